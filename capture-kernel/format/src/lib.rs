@@ -1,0 +1,5 @@
+#![no_std]
+#![forbid(unsafe_code)]
+//! The dump format and the plan.
+
+pub mod addr;
