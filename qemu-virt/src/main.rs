@@ -1,2 +1,47 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: everything that is done with kdraw on a developer's machine.
+//!
+//! Each subcommand lives in a module of its own; this file only names them.
+
+use clap::{Parser, Subcommand};
+
+mod checks;
+mod demo;
+mod dist;
+mod e2e;
+mod image;
+mod material;
+mod run;
+mod setup;
+mod test;
+
+/// Builds kdraw, runs it against real kernels under QEMU, and prepares the machine for both.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs what this machine lacks: packages, Rust targets, guest kernels.
+    Setup(setup::Args),
+    /// Shows the main job: a Debian kernel panics, kdraw captures it, the dump is extracted.
+    Demo(demo::Args),
+    /// Builds the tools and the payload into target/dist.
+    Dist(dist::Args),
+    /// Runs all tests: host tests, checks of the payload, end-to-end scenarios.
+    Test(test::Args),
+    /// Runs one end-to-end scenario.
+    E2e(e2e::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Setup(args) => setup::main(&args),
+        Command::Demo(args) => demo::main(&args),
+        Command::Dist(args) => dist::main(&args),
+        Command::Test(args) => test::main(&args),
+        Command::E2e(args) => e2e::main(&args),
+    }
+}

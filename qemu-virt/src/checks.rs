@@ -1,0 +1,1 @@
+//! Size and symbol checks of the linked payload.

@@ -1,0 +1,1 @@
+//! Turns the linked payload into a flat arm64 Image.
