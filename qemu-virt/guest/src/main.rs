@@ -1,2 +1,75 @@
-//! placeholder
-fn main() {}
+//! `kdraw-guest`: fills the guest's memory with known pages and panics the kernel.
+//!
+//! Started by the harness's `/init` as the last thing of the first boot:
+//!
+//! ```text
+//! kdraw-guest fill=256 cache=/mnt/cache.bin tmpfs=/fill panic=sysrq cpu=0
+//! ```
+//!
+//! What the harness has to know afterwards is printed as lines that start with `guest: `.
+
+#![forbid(unsafe_code)]
+
+mod memory;
+mod trigger;
+
+/// An error with a sentence for the console.
+type Result<T> = std::result::Result<T, String>;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.first().map(String::as_str) {
+        Some("hold") => memory::hold(&arguments),
+        _ => crash(&arguments),
+    };
+    if let Err(message) = done {
+        println!("guest: error {message}");
+        std::process::exit(1);
+    }
+}
+
+/// Fills memory, prints where the markers are, panics.
+fn crash(arguments: &[String]) -> Result<()> {
+    let fill_mib: u64 = number(arguments, "fill")?;
+    let cpu = number(arguments, "cpu")?;
+    let tmpfs = value(arguments, "tmpfs")?;
+    let cache = value(arguments, "cache")?;
+    let panic = value(arguments, "panic")?;
+
+    let mut processes = memory::spawn_holders(fill_mib / 2)?;
+    memory::fill_tmpfs(tmpfs, fill_mib / 4)?;
+    let cached = memory::read_cache(cache)?;
+    let pipes = memory::pipe_markers()?;
+    let markers = memory::Markers::lock()?;
+    println!(
+        "guest: filled processes={} tmpfs_mib={} cache_mib={}",
+        processes.len(),
+        fill_mib / 4,
+        cached >> 20
+    );
+    markers.print()?;
+    trigger::panic(panic, cpu)?;
+
+    // The panic is on its way; hold everything in memory until it comes.
+    std::thread::sleep(std::time::Duration::from_secs(60));
+    drop((pipes, markers));
+    for process in &mut processes {
+        process.kill().map_err(|e| format!("kill: {e}"))?;
+    }
+    Err("the kernel did not panic within 60 s".into())
+}
+
+/// Returns the value of `key=value`.
+fn value<'a>(arguments: &'a [String], key: &str) -> Result<&'a str> {
+    arguments
+        .iter()
+        .find_map(|argument| argument.strip_prefix(key)?.strip_prefix('='))
+        .ok_or_else(|| format!("argument {key}=… is missing"))
+}
+
+/// Returns the number in `key=number`.
+fn number<T: std::str::FromStr>(arguments: &[String], key: &str) -> Result<T> {
+    let text = value(arguments, key)?;
+    text.parse()
+        .map_err(|_| format!("argument {key}={text} is not a number"))
+}

@@ -1,0 +1,8 @@
+//! What the guest program and the harness must agree on: the contents of known pages.
+//!
+//! The guest writes these pages into its memory before it panics, the harness looks for them in
+//! the dump afterwards. Nothing here touches the system.
+
+#![forbid(unsafe_code)]
+
+pub mod pattern;

@@ -1,0 +1,94 @@
+//! Ways to panic a distribution's kernel without a module of our own.
+//!
+//! - `sysrq`: `c` into /proc/sysrq-trigger; the handler calls `panic()` in process context.
+//! - `null`: the same key, after the harness has put a load from address 0 over the first
+//!   instructions of `sysrq_handle_crash` through QEMU's debug port: a real NULL pointer
+//!   dereference in kernel mode, on kernels without LKDTM. Needs `panic_on_oops`.
+//! - `irq-off`: the harness sends a serial BREAK and `c`; the handler then runs in the
+//!   interrupt of the UART, with interrupts masked.
+
+use std::io::Read;
+
+use crate::Result;
+
+/// Panics the kernel on a CPU; returns when the panic is left to the harness.
+pub fn panic(kind: &str, cpu: usize) -> Result<()> {
+    write("/proc/sys/kernel/sysrq", "1")?;
+    write("/proc/sys/kernel/panic_on_oops", "1")?;
+    let mut only = rustix::thread::CpuSet::new();
+    only.set(cpu);
+    rustix::thread::sched_setaffinity(None, &only).map_err(|e| format!("CPU {cpu}: {e}"))?;
+    match kind {
+        "none" => Ok(()),
+        "sysrq" => {
+            println!("guest: panic sysrq on cpu {cpu}");
+            write("/proc/sysrq-trigger", "c")
+        }
+        "null" => {
+            println!("guest: patch {:#x}", crash_handler()?);
+            // The harness answers with a line when the patch is in place.
+            std::io::stdin()
+                .read_exact(&mut [0])
+                .map_err(|e| format!("stdin: {e}"))?;
+            println!("guest: panic null on cpu {cpu}");
+            write("/proc/sysrq-trigger", "c")
+        }
+        "irq-off" => {
+            let interrupt = uart_interrupt()?;
+            write(
+                &format!("/proc/irq/{interrupt}/smp_affinity_list"),
+                &cpu.to_string(),
+            )?;
+            println!("guest: break on cpu {cpu}");
+            Ok(())
+        }
+        other => Err(format!(
+            "panic={other} is none of sysrq, null, irq-off, none"
+        )),
+    }
+}
+
+fn write(path: &str, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| format!("{path}: {e}"))
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
+}
+
+/// Returns the physical address of `sysrq_handle_crash`.
+///
+/// The kernel image is mapped in one piece: what lies `n` bytes behind `_stext` lies `n` bytes
+/// behind the start of "Kernel code" in /proc/iomem (arch/arm64/kernel/setup.c).
+fn crash_handler() -> Result<u64> {
+    let symbols = read("/proc/kallsyms")?;
+    let symbol = |name: &str| {
+        let line = symbols
+            .lines()
+            .find(|line| line.split(' ').nth(2) == Some(name));
+        let value = line.and_then(|line| hexadecimal(line.split(' ').next()?));
+        value
+            .filter(|value| *value != 0)
+            .ok_or(format!("/proc/kallsyms does not tell {name}"))
+    };
+    let iomem = read("/proc/iomem")?;
+    let code = iomem
+        .lines()
+        .find(|line| line.ends_with("Kernel code"))
+        .and_then(|line| hexadecimal(line.trim().split('-').next()?))
+        .ok_or("/proc/iomem does not tell Kernel code")?;
+    Ok(code.wrapping_add(symbol("sysrq_handle_crash")?.wrapping_sub(symbol("_stext")?)))
+}
+
+fn hexadecimal(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
+}
+
+/// Returns the interrupt number of the PL011.
+fn uart_interrupt() -> Result<u32> {
+    read("/proc/interrupts")?
+        .lines()
+        .find(|line| line.ends_with("uart-pl011"))
+        .and_then(|line| line.trim().split(':').next()?.parse().ok())
+        .ok_or_else(|| "/proc/interrupts has no uart-pl011".into())
+}
