@@ -1,10 +1,30 @@
 //! What the scenarios need from Debian and PyPI: guest kernels, busybox, and foreign readers.
 //!
-//! Everything is downloaded on first use and kept in [`cache_dir`].
+//! Everything is downloaded on first use, checked by apt against Debian's signatures, and kept in
+//! [`cache_dir`]:
+//! ```text
+//! apt/SUITE/            private apt roots (see setup::apt)
+//! kernels/SUITE/        a guest kernel: Image, modules, and `version`
+//! debug/SUITE-VERSION/  vmlinux with debug information
+//! packages/SUITE/NAME/  an unpacked arm64 package
+//! drgn/                 a Python virtual environment with drgn
+//! crash/                crash for this machine that reads arm64 dumps
+//! ```
+//! A folder appears under its final name only when it is complete. A lock lets several xtasks run
+//! at once.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+
+use crate::run::{self, say};
+use crate::setup::apt::{self, Apt};
+
+/// "ARM\x64", the magic number at offset 56 of an arm64 Image (Linux, booting.rst).
+const IMAGE_MAGIC: (usize, &[u8]) = (56, b"ARM\x64");
 
 /// A Debian suite that guest material comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -15,6 +35,17 @@ pub enum Suite {
     Trixie,
     /// Debian unstable, kernel 7.x.
     Sid,
+}
+
+impl Suite {
+    /// Returns the suite's name in the archive.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        }
+    }
 }
 
 /// A guest kernel.
@@ -28,40 +59,318 @@ pub struct Kernel {
     pub release: String,
 }
 
-/// Returns the newest kernel of a suite.
-pub fn kernel(suite: Suite) -> anyhow::Result<Kernel> {
-    anyhow::bail!("no kernel of {suite:?} yet")
+/// Returns the kernel of a suite: the newest one of the day when it was first asked for.
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded.
+pub fn kernel(suite: Suite) -> Result<Kernel> {
+    let dir = kernel_dir(suite);
+    if !dir.exists() {
+        let _lock = lock()?;
+        if !dir.exists() {
+            fetch_kernel(suite, &dir)?;
+        }
+    }
+    let modules = ["usr/lib/modules", "lib/modules"]
+        .iter()
+        .find_map(|folder| run::entries(&dir.join(folder)).ok()?.into_iter().next())
+        .with_context(|| format!("{} has no modules; remove the folder", dir.display()))?;
+    let release = modules
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    Ok(Kernel {
+        image: dir.join("Image"),
+        modules,
+        release,
+    })
+}
+
+/// Replaces a cached kernel by the suite's newest one, if that is another.
+///
+/// # Errors
+///
+/// When the index or the kernel cannot be downloaded.
+pub fn update_kernel(suite: Suite) -> Result<()> {
+    let dir = kernel_dir(suite);
+    let apt = Apt::new(suite.name())?;
+    apt.update()?;
+    let newest = apt.require("linux-image-arm64")?.version;
+    if std::fs::read_to_string(dir.join("version")).is_ok_and(|cached| cached == newest) {
+        return Ok(());
+    }
+    let _lock = lock()?;
+    fetch_kernel(suite, &dir)
 }
 
 /// Returns a static arm64 busybox.
-pub fn busybox() -> anyhow::Result<PathBuf> {
-    anyhow::bail!("no busybox yet")
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded.
+pub fn busybox() -> Result<PathBuf> {
+    let root = package(Suite::Bookworm, "busybox-static")?;
+    let file = root.join("bin/busybox");
+    ensure!(
+        file.exists(),
+        "{} does not exist; remove {}",
+        file.display(),
+        root.display()
+    );
+    Ok(file)
 }
 
 /// Returns the vmlinux with debug information of exactly the kernel that [`kernel`] returns.
-pub fn debug_kernel(suite: Suite) -> anyhow::Result<PathBuf> {
-    anyhow::bail!("no debug kernel of {suite:?} yet")
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded, for one when the archive has moved on to a
+/// newer kernel than the cached one.
+pub fn debug_kernel(suite: Suite) -> Result<PathBuf> {
+    let release = kernel(suite)?.release;
+    let version = std::fs::read_to_string(kernel_dir(suite).join("version"))
+        .context("the cached kernel lacks its version")?;
+    let dir = cache_dir()
+        .join("debug")
+        .join(format!("{}-{version}", suite.name()));
+    let vmlinux = dir.join("vmlinux");
+    if vmlinux.exists() {
+        return Ok(vmlinux);
+    }
+    let _lock = lock()?;
+    if !vmlinux.exists() {
+        let apt = Apt::new(suite.name())?;
+        let mut package = apt.require(&format!("linux-image-{release}-dbg"))?;
+        package.version.clone_from(&version);
+        run::fill_dir(&dir, |dir| {
+            let file = apt.download(&package, dir).with_context(|| {
+                format!(
+                    "no debug information for the cached kernel {release} ({version}); if the \
+                     archive has a newer kernel now, `cargo xtask setup --update` fetches both"
+                )
+            })?;
+            unpack_vmlinux(&file, &release, &dir.join("vmlinux"))?;
+            std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))
+        })?;
+    }
+    Ok(vmlinux)
 }
 
-/// Returns the root of an unpacked arm64 package.
-pub fn package(suite: Suite, name: &str) -> anyhow::Result<PathBuf> {
-    anyhow::bail!("no package {name} of {suite:?} yet")
+/// Returns the root of an unpacked arm64 package, without its dependencies.
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded.
+pub fn package(suite: Suite, name: &str) -> Result<PathBuf> {
+    let root = cache_dir().join("packages").join(suite.name()).join(name);
+    if root.exists() {
+        return Ok(root);
+    }
+    let _lock = lock()?;
+    if !root.exists() {
+        let apt = Apt::new(suite.name())?;
+        let package = apt.require(name)?;
+        run::fill_dir(&root, |part| apt.unpack(&[package], part))?;
+    }
+    Ok(root)
 }
 
 /// Returns the Python interpreter of a virtual environment that has drgn.
-pub fn drgn_python() -> anyhow::Result<PathBuf> {
-    anyhow::bail!("no drgn yet")
+///
+/// # Errors
+///
+/// When it is not in the cache and PyPI cannot be reached or has no drgn for this Python.
+pub fn drgn_python() -> Result<PathBuf> {
+    let dir = cache_dir().join("drgn");
+    let python = dir.join("bin/python3");
+    let works = || run::succeeds(Command::new(&python).args(["-c", "import drgn"]));
+    if works() {
+        return Ok(python);
+    }
+    let _lock = lock()?;
+    if !works() {
+        say("installing drgn from PyPI into a virtual environment");
+        // Built in place: the scripts of a virtual environment name its path.
+        run::remove_dir(&dir)?;
+        run::quiet(Command::new("python3").args(["-m", "venv"]).arg(&dir)).context(
+            "Python cannot create a virtual environment; `cargo xtask setup --tools` installs \
+             python3-venv",
+        )?;
+        run::quiet(Command::new(&python).args(["-m", "pip", "install", "--quiet", "drgn"]))
+            .context("drgn cannot be installed from PyPI")?;
+        ensure!(
+            works(),
+            "drgn was installed into {} but cannot be imported",
+            dir.display()
+        );
+    }
+    Ok(python)
 }
 
-/// Returns a crash built for this machine that reads arm64 dumps.
-pub fn crash_native() -> anyhow::Result<PathBuf> {
-    anyhow::bail!("no crash yet")
+/// Returns a crash built for this machine that reads arm64 dumps, from Debian's source package.
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded or built.
+pub fn crash_native() -> Result<PathBuf> {
+    let dir = cache_dir().join("crash");
+    let program = dir.join("crash");
+    if program.exists() {
+        return Ok(program);
+    }
+    let _lock = lock()?;
+    if !program.exists() {
+        run::fill_dir(&dir, |part| {
+            let source = part.join("source");
+            Apt::new(Suite::Sid.name())?.source("crash", &source)?;
+            say("building crash for arm64 dumps (some minutes)");
+            let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+            run::quiet(
+                Command::new("make")
+                    .args(["target=ARM64", &format!("-j{jobs}")])
+                    .current_dir(&source),
+            )
+            .context("crash does not build; `cargo xtask setup --tools` installs what it needs")?;
+            std::fs::copy(source.join("crash"), part.join("crash"))
+                .context("the build of crash made no program")?;
+            run::remove_dir(&source)
+        })?;
+    }
+    Ok(program)
 }
 
 /// Returns the cache folder: `KDRAW_CACHE`, or `.cache` in the workspace.
+///
+/// It lies outside `target`, so that `cargo clean` keeps it.
 pub fn cache_dir() -> PathBuf {
     match std::env::var_os("KDRAW_CACHE") {
-        Some(dir) => PathBuf::from(dir),
-        None => crate::run::workspace().join(".cache"),
+        Some(dir) => std::path::absolute(&dir).unwrap_or_else(|_| dir.into()),
+        None => run::workspace().join(".cache"),
     }
+}
+
+/// Keeps other xtasks from changing the cache until the returned file is dropped.
+///
+/// # Errors
+///
+/// When the cache folder cannot be written.
+pub fn lock() -> Result<File> {
+    let dir = cache_dir();
+    run::create_dir(&dir)?;
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if file.try_lock().is_err() {
+        say(format!(
+            "waiting for another xtask that works in {}",
+            dir.display()
+        ));
+        file.lock()
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+fn kernel_dir(suite: Suite) -> PathBuf {
+    cache_dir().join("kernels").join(suite.name())
+}
+
+/// Downloads a suite's newest kernel into `dir`.
+fn fetch_kernel(suite: Suite, dir: &Path) -> Result<()> {
+    let apt = Apt::new(suite.name())?;
+    let meta = apt.require("linux-image-arm64")?;
+    let release = apt::names(&meta.depends)?
+        .into_iter()
+        .find_map(|name| name.strip_prefix("linux-image-"))
+        .with_context(|| {
+            format!(
+                "linux-image-arm64 names no kernel in its dependencies: {}",
+                meta.depends
+            )
+        })?;
+    // From 7.0 on Debian keeps the Image and the modules in packages of their own.
+    let mut packages = Vec::new();
+    for part in ["image", "binary", "modules"] {
+        packages.extend(apt.candidate(&format!("linux-{part}-{release}"))?);
+    }
+    run::fill_dir(dir, |root| {
+        apt.unpack(&packages, root)?;
+        let image = ["usr/lib/modules/RELEASE/vmlinuz", "boot/vmlinuz-RELEASE"]
+            .iter()
+            .map(|name| root.join(name.replace("RELEASE", release)))
+            .find(|file| file.exists())
+            .with_context(|| format!("the packages of {release} hold no vmlinuz"))?;
+        plain_image(&image, &root.join("Image"))?;
+        std::fs::write(root.join("version"), &meta.version)
+            .context("cannot write the kernel's version")
+    })
+}
+
+/// Moves a kernel image to `to`, decompressed if it was gzip.
+fn plain_image(from: &Path, to: &Path) -> Result<()> {
+    let read = || std::fs::read(from).with_context(|| format!("cannot read {}", from.display()));
+    if read()?.starts_with(&[0x1f, 0x8b]) {
+        let plain = File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
+        let mut unzip = Command::new("gzip");
+        let status = unzip
+            .arg("-dc")
+            .arg(from)
+            .stdout(Stdio::from(plain))
+            .status()?;
+        ensure!(
+            status.success(),
+            "`{}` failed ({status})",
+            run::shown(&unzip)
+        );
+    } else {
+        std::fs::rename(from, to)
+            .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
+    }
+    let image = std::fs::read(to).with_context(|| format!("cannot read {}", to.display()))?;
+    let (offset, magic) = IMAGE_MAGIC;
+    if image
+        .get(offset..)
+        .is_none_or(|rest| !rest.starts_with(magic))
+    {
+        bail!(
+            "the kernel {} is no arm64 Image (no magic at byte {offset})",
+            to.display()
+        );
+    }
+    Ok(())
+}
+
+/// Takes only the kernel out of a -dbg package: its modules are several times larger.
+fn unpack_vmlinux(deb: &Path, release: &str, to: &Path) -> Result<()> {
+    say("unpacking vmlinux");
+    let mut reader = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(deb)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start dpkg-deb")?;
+    let pipe = reader.stdout.take().context("dpkg-deb has no output")?;
+    let mut tar = Command::new("tar");
+    tar.args([
+        "-xO",
+        "--wildcards",
+        "--wildcards-match-slash",
+        "--occurrence=1",
+    ])
+    .arg(format!("*/vmlinux-{release}"));
+    let file = File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
+    let status = tar
+        .stdin(Stdio::from(pipe))
+        .stdout(Stdio::from(file))
+        .status()?;
+    // tar stops reading at the first match, so dpkg-deb may end with a broken pipe.
+    let _ = reader.wait();
+    ensure!(
+        status.success(),
+        "`{}` found no vmlinux in {}",
+        run::shown(&tar),
+        deb.display()
+    );
+    Ok(())
 }

@@ -1,0 +1,304 @@
+//! A private apt configuration: Debian packages of any suite and of arm64, without touching the host.
+//!
+//! apt reads all of its state from folders that options name (apt.conf(5), the `Dir` group), so a
+//! sources.list, an empty status file and two folders of our own make a complete, separate view of
+//! the archive. Signatures are checked as always: each source is bound to Debian's archive keyring.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::mirror;
+use crate::run::{self, say};
+
+/// Debian's archive keyring, package debian-archive-keyring.
+const KEYRINGS: [&str; 2] = [
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
+
+/// A private view of one suite of the Debian archive, for arm64 and for sources.
+pub struct Apt {
+    suite: String,
+    dir: PathBuf,
+}
+
+/// The newest version of a package, as the suite's index describes it.
+#[derive(Debug)]
+pub struct Candidate {
+    /// The package's name.
+    pub name: String,
+    /// Its Debian version.
+    pub version: String,
+    /// Its dependencies, as in the control file.
+    pub depends: String,
+    /// Length of the .deb file in bytes.
+    pub size: u64,
+}
+
+impl Apt {
+    /// Prepares the view of a suite (`bookworm`, `trixie-backports`, `sid`, …); downloads nothing.
+    ///
+    /// # Errors
+    ///
+    /// When Debian's keyring is missing or the cache folder cannot be written.
+    pub fn new(suite: &str) -> Result<Self> {
+        let dir = crate::material::cache_dir().join("apt").join(suite);
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            run::create_dir(&dir.join(folder))?;
+        }
+        let keyring = KEYRINGS
+            .iter()
+            .find(|path| Path::new(path).exists())
+            .with_context(|| {
+                format!(
+                    "{} does not exist, so packages from Debian cannot be verified; \
+                 install the package debian-archive-keyring",
+                    KEYRINGS[0]
+                )
+            })?;
+        let mirror = mirror::find();
+        let mut sources = String::new();
+        for kind in ["deb", "deb-src"] {
+            let mut add = |address: &str, suite: &str| {
+                sources += &format!("{kind} [signed-by={keyring}] {address} {suite} main\n");
+            };
+            add(&mirror.main, suite);
+            if let Some(security) = &mirror.security
+                && matches!(suite, "bookworm" | "trixie")
+            {
+                add(security, &format!("{suite}-security"));
+            }
+        }
+        write_if_different(&dir.join("sources.list"), &sources)?;
+        write_if_different(&dir.join("status"), "")?;
+        Ok(Self {
+            suite: suite.to_owned(),
+            dir,
+        })
+    }
+
+    /// Downloads the suite's index of packages.
+    ///
+    /// # Errors
+    ///
+    /// When the mirror cannot be reached, lacks the suite, or is signed by an unknown key.
+    pub fn update(&self) -> Result<()> {
+        say(format!(
+            "reading the package index of Debian {}",
+            self.suite
+        ));
+        run::quiet(
+            self.command("apt-get")
+                .args(["-o", "APT::Update::Error-Mode=any", "update"]),
+        )
+        .with_context(|| {
+            format!(
+                "the package index of Debian {} cannot be had from the mirror in {}; set \
+                     KDRAW_DEBIAN_MIRROR to another mirror (http://…/debian), or, if a key is \
+                     missing, install a newer debian-archive-keyring",
+                self.suite,
+                self.dir.join("sources.list").display()
+            )
+        })
+    }
+
+    /// Returns the newest version of a package, or `None` when the suite has no such package.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be had.
+    pub fn candidate(&self, name: &str) -> Result<Option<Candidate>> {
+        if !self.has_index() {
+            self.update()?;
+        }
+        let mut show = self.command("apt-cache");
+        // apt-cache fails for a name that the index does not have.
+        let Ok(text) = run::output(show.args(["--no-all-versions", "show", name])) else {
+            return Ok(None);
+        };
+        let field = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Ok(Some(Candidate {
+            name: name.to_owned(),
+            version: field("Version"),
+            depends: field("Depends"),
+            size: field("Size").parse().unwrap_or_default(),
+        }))
+    }
+
+    /// Returns the newest version of a package that the suite must have.
+    ///
+    /// # Errors
+    ///
+    /// When the suite has no such package or the index cannot be had.
+    pub fn require(&self, name: &str) -> Result<Candidate> {
+        if let Some(found) = self.candidate(name)? {
+            return Ok(found);
+        }
+        self.update()?;
+        self.candidate(name)?
+            .with_context(|| format!("Debian {} has no package {name}", self.suite))
+    }
+
+    /// Downloads exactly this package into `dir` and returns the file.
+    ///
+    /// # Errors
+    ///
+    /// When the mirror does not have it (any more) or it is damaged.
+    pub fn download(&self, package: &Candidate, dir: &Path) -> Result<PathBuf> {
+        let megabytes = package.size.div_ceil(1_000_000);
+        say(format!(
+            "downloading {} {} of Debian {} ({megabytes} MB)",
+            package.name, package.version, self.suite
+        ));
+        let wanted = format!("{}={}", package.name, package.version);
+        run::create_dir(dir)?;
+        let fetch = || {
+            run::quiet(
+                self.command("apt-get")
+                    .args(["download", &wanted])
+                    .current_dir(dir),
+            )
+        };
+        if fetch().is_err() {
+            // A stale index names files that the mirror has replaced since.
+            self.update()?;
+            fetch().with_context(|| {
+                format!(
+                    "cannot download {wanted} of Debian {} from the mirror",
+                    self.suite
+                )
+            })?;
+        }
+        let prefix = format!("{}_", package.name);
+        run::entries(dir)?
+            .into_iter()
+            .find(|file| {
+                file.file_name()
+                    .and_then(|name| name.to_str())
+                    .is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".deb"))
+            })
+            .ok_or_else(|| {
+                anyhow!(
+                    "apt-get downloaded no file {prefix}*.deb to {}",
+                    dir.display()
+                )
+            })
+    }
+
+    /// Downloads and unpacks packages on top of each other into `root`, without their scripts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Apt::download`], or when the files cannot be written.
+    pub fn unpack(&self, packages: &[Candidate], root: &Path) -> Result<()> {
+        for package in packages {
+            let downloads = self.dir.join("debs");
+            let file = self.download(package, &downloads)?;
+            run::quiet(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))?;
+            run::remove_dir(&downloads)?;
+        }
+        Ok(())
+    }
+
+    /// Downloads the source package `name` and unpacks it, patched, into `dir`.
+    ///
+    /// # Errors
+    ///
+    /// When the suite has no such source package, or dpkg-dev is not installed.
+    pub fn source(&self, name: &str, dir: &Path) -> Result<()> {
+        if !self.has_index() {
+            self.update()?;
+        }
+        say(format!(
+            "downloading the source package {name} of Debian {}",
+            self.suite
+        ));
+        let downloads = self.dir.join("sources");
+        run::remove_dir(&downloads)?;
+        run::create_dir(&downloads)?;
+        let fetch = || {
+            run::quiet(
+                self.command("apt-get")
+                    .args(["source", "--download-only", name])
+                    .current_dir(&downloads),
+            )
+        };
+        if fetch().is_err() {
+            self.update()?;
+            fetch()?;
+        }
+        let description = run::entries(&downloads)?
+            .into_iter()
+            .find(|file| file.extension().is_some_and(|extension| extension == "dsc"))
+            .with_context(|| format!("apt-get downloaded no .dsc file of {name}"))?;
+        // apt has checked the files against the signed index; the uploader's key is not needed.
+        run::quiet(
+            Command::new("dpkg-source")
+                .args(["--no-check", "-x"])
+                .arg(&description)
+                .arg(dir),
+        )?;
+        run::remove_dir(&downloads)
+    }
+
+    fn has_index(&self) -> bool {
+        run::entries(&self.dir.join("lists")).is_ok_and(|files| {
+            files
+                .iter()
+                .any(|file| file.to_string_lossy().contains("_Packages"))
+        })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let mut option = |text: String| {
+            command.args(["-o", &text]);
+        };
+        let path = |name: &str| self.dir.join(name).display().to_string();
+        option("APT::Architecture=arm64".into());
+        option("APT::Architectures=arm64".into());
+        option(format!("Dir::Etc::sourcelist={}", path("sources.list")));
+        option("Dir::Etc::sourceparts=/dev/null".into());
+        option(format!("Dir::State::lists={}", path("lists")));
+        option(format!("Dir::State::status={}", path("status")));
+        option(format!("Dir::Cache={}", path("cache")));
+        // Only the index of packages: no translations, no AppStream metadata.
+        option("Acquire::Languages=none".into());
+        option("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into());
+        // The user `_apt`, to whom root's apt switches, may not be able to reach the cache folder.
+        option("APT::Sandbox::User=root".into());
+        command.args(["-q"]).env("LC_ALL", "C");
+        command
+    }
+}
+
+/// Writes a file unless it already says that.
+fn write_if_different(path: &Path, text: &str) -> Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Returns the names of the packages that a control field lists, versions and alternatives dropped.
+///
+/// # Errors
+///
+/// When the field names no package at all.
+pub fn names(depends: &str) -> Result<Vec<&str>> {
+    let names: Vec<&str> = depends
+        .split(',')
+        .filter_map(|entry| entry.split_whitespace().next())
+        .collect();
+    if names.is_empty() {
+        bail!("the package depends on nothing, where a kernel's name was expected");
+    }
+    Ok(names)
+}
