@@ -1,0 +1,585 @@
+//! Chunks: what a dump is made of, on a partition and on a wire.
+//!
+//! A chunk is a header, its runs, padding to 64 bytes, the stored data, padding to 4 KiB.
+//! Chunks follow each other without a gap. Each says whose it is (dump id), which it is
+//! (sequence), and where it stands (stream offset), so that a chunk of an older dump, or a
+//! copy of one that was caught in a captured page, is never taken for a part of this dump.
+//!
+//! | at | size | field |
+//! |--|--|--|
+//! | 0 | 8 | magic `KDRAWCK\0` |
+//! | 8 | 8 | XXH64 of the header and runs, bytes 16..header length |
+//! | 16 | 8 | XXH64 of everything after the header, padding included |
+//! | 24 | 2 | format version |
+//! | 26 | 2 | kind; bit 15: may be skipped by a reader that does not know it |
+//! | 28 | 1 | codec: 0 raw, 1 LZ4 block |
+//! | 29 | 1 | encryption: 0 none |
+//! | 30 | 1 | class of the pages, see [`Class`] |
+//! | 31 | 1 | reserved, 0 |
+//! | 32 | 16 | dump id |
+//! | 48 | 8 | sequence, from 0 |
+//! | 56 | 8 | stream offset of this chunk, bytes, a multiple of 4096 |
+//! | 64 | 4 | header length: bytes from the chunk's start to its data, a multiple of 64 |
+//! | 68 | 4 | stored length: bytes of data as stored |
+//! | 72 | 4 | raw length: bytes of data after decoding |
+//! | 76 | 4 | number of runs |
+//! | 80 | 4 | chunk length: all of it, a multiple of 4096, at most [`MAX_CHUNK`] |
+//! | 84 | 12 | reserved, 0 |
+//! | 96 | 16 | authentication tag if encrypted, else 0 |
+//! | 112 | 16 | reserved, 0 |
+//! | 128 | 16 × runs | runs: first frame (u64), frames (u32), content (u8), class (u8), reserved (u16) |
+
+use crate::addr::{FRAME_SIZE, Pfn};
+use crate::bytes::{Get, Put};
+use crate::checksum::checksum;
+use crate::layout::{BLOCK, VERSION};
+
+/// The longest chunk that a reader must take, in bytes.
+pub const MAX_CHUNK: usize = 512 << 10;
+/// Bytes of a header without runs.
+pub const HEADER: usize = 128;
+/// Bytes of a run.
+pub const RUN: usize = 16;
+/// The most runs in one chunk: header and runs fit one block.
+pub const MAX_RUNS: usize = (BLOCK - HEADER) / RUN;
+
+const MAGIC: [u8; 8] = *b"KDRAWCK\0";
+const HEADER_ALIGN: usize = 64;
+const OPTIONAL: u16 = 1 << 15;
+
+/// What a chunk carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The black box, see [`crate::black_box`]. Always the first chunk.
+    BlackBox,
+    /// The memory map, see [`crate::memory_map`].
+    MemoryMap,
+    /// ELF notes of all CPUs and VMCOREINFO, as one PT_NOTE has them. Several such chunks
+    /// are one text in sequence order.
+    Notes,
+    /// The kernel log as text. Several such chunks are one text.
+    KernelLog,
+    /// Page frames: the runs say which.
+    Pages,
+    /// The payload's own log: defmt frames, rzcobs. Several such chunks are one text.
+    PayloadLog,
+    /// Checkpoints, see [`crate::trailer`]. A shortcut only.
+    Index,
+    /// The end of a dump, see [`crate::trailer`].
+    Trailer,
+    /// On a plain partition: checksums of the ELF core, see [`crate::trailer::CoreSums`].
+    CoreSums,
+    /// A kind that this version does not know.
+    Unknown {
+        /// Its number.
+        number: u16,
+        /// Whether it may be skipped without loss.
+        optional: bool,
+    },
+}
+
+impl Kind {
+    const fn number(self) -> u16 {
+        match self {
+            Self::BlackBox => 1,
+            Self::MemoryMap => 2,
+            Self::Notes => 3,
+            Self::KernelLog => 4,
+            Self::Pages => 5,
+            Self::PayloadLog => 6 | OPTIONAL,
+            Self::Index => 7 | OPTIONAL,
+            Self::Trailer => 8,
+            Self::CoreSums => 9 | OPTIONAL,
+            Self::Unknown { number, optional } => number | if optional { OPTIONAL } else { 0 },
+        }
+    }
+
+    const fn from_number(number: u16) -> Self {
+        let optional = number & OPTIONAL != 0;
+        match number & !OPTIONAL {
+            1 => Self::BlackBox,
+            2 => Self::MemoryMap,
+            3 => Self::Notes,
+            4 => Self::KernelLog,
+            5 => Self::Pages,
+            6 => Self::PayloadLog,
+            7 => Self::Index,
+            8 => Self::Trailer,
+            9 => Self::CoreSums,
+            number => Self::Unknown { number, optional },
+        }
+    }
+}
+
+/// How a chunk's data is packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// As it is.
+    #[default]
+    Raw,
+    /// One LZ4 block.
+    Lz4,
+}
+
+/// What pages are worth, most valuable first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Not classified: treated as kernel memory.
+    #[default]
+    Unclassified = 0,
+    /// Kernel image and page tables.
+    KernelCore = 1,
+    /// Stacks, task structures, slab.
+    KernelData = 2,
+    /// Other kernel pages.
+    Kernel = 3,
+    /// Page cache.
+    Cache = 4,
+    /// User memory.
+    User = 5,
+    /// Free pages.
+    Free = 6,
+}
+
+impl Class {
+    const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Unclassified,
+            1 => Self::KernelCore,
+            2 => Self::KernelData,
+            3 => Self::Kernel,
+            4 => Self::Cache,
+            5 => Self::User,
+            6 => Self::Free,
+            _ => return None,
+        })
+    }
+}
+
+/// What a chunk holds of a run's frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Content {
+    /// Their bytes, in the chunk's data, in order.
+    #[default]
+    Stored,
+    /// Nothing: reading them faulted.
+    Unreadable,
+    /// Nothing: all their bytes are zero.
+    Zero,
+}
+
+/// Consecutive frames of one fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// The first frame.
+    pub first: Pfn,
+    /// How many.
+    pub frames: u32,
+    /// What is stored of them.
+    pub content: Content,
+    /// What they were.
+    pub class: Class,
+}
+
+impl Run {
+    /// Bytes that its frames take in the chunk's raw data.
+    pub fn stored_len(&self) -> u64 {
+        match self.content {
+            Content::Stored => u64::from(self.frames).saturating_mul(FRAME_SIZE),
+            Content::Unreadable | Content::Zero => 0,
+        }
+    }
+}
+
+/// Why bytes are not a chunk of this dump, or not a whole one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// No chunk begins here.
+    #[error("no chunk here")]
+    NotAChunk,
+    /// It looks like a chunk, but its header does not match its checksum.
+    #[error("chunk header damaged")]
+    HeaderDamaged,
+    /// Its data does not match its checksum.
+    #[error("chunk data damaged")]
+    DataDamaged,
+    /// A chunk of another dump: left over from an earlier one.
+    #[error("chunk of another dump")]
+    Stale,
+    /// A whole chunk, but it says that it belongs elsewhere.
+    #[error("chunk displaced")]
+    Displaced,
+    /// Of a format version that is not known here.
+    #[error("chunk of format version {0}, known is {VERSION}")]
+    Version(u16),
+    /// Lengths, runs or kinds in it contradict each other.
+    #[error("chunk field makes no sense: {0}")]
+    Nonsense(&'static str),
+    /// A chunk that does not fit its buffer or has too many runs cannot be built.
+    #[error("chunk too large")]
+    TooLarge,
+}
+
+/// A chunk's header, without its runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkHeader {
+    /// What it carries.
+    pub kind: Kind,
+    /// How its data is packed.
+    pub codec: Codec,
+    /// The least valuable class of page in it.
+    pub class: Class,
+    /// Whose it is.
+    pub dump_id: [u8; 16],
+    /// Which it is, from 0.
+    pub sequence: u64,
+    /// Where in the stream it stands, in bytes.
+    pub stream_offset: u64,
+    /// Bytes from its start to its data.
+    pub header_len: u32,
+    /// Bytes of data as stored.
+    pub stored_len: u32,
+    /// Bytes of data when decoded.
+    pub raw_len: u32,
+    /// How many runs follow the header.
+    pub runs: u32,
+    /// Bytes of the whole chunk.
+    pub chunk_len: u32,
+}
+
+/// Bytes from a chunk's start to its data if it has `runs` runs.
+pub const fn data_offset(runs: usize) -> usize {
+    HEADER
+        .saturating_add(runs.saturating_mul(RUN))
+        .next_multiple_of(HEADER_ALIGN)
+}
+
+/// What the builder of a chunk decides; lengths and sums follow from the data.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkSpec<'a> {
+    /// What it carries.
+    pub kind: Kind,
+    /// How its data is packed.
+    pub codec: Codec,
+    /// Whose it is.
+    pub dump_id: [u8; 16],
+    /// Which it is.
+    pub sequence: u64,
+    /// Where in the stream it will stand.
+    pub stream_offset: u64,
+    /// Its runs, at most [`MAX_RUNS`].
+    pub runs: &'a [Run],
+    /// Bytes of data as they stand in the buffer.
+    pub stored_len: usize,
+    /// Bytes of data when decoded.
+    pub raw_len: usize,
+}
+
+/// Makes a chunk of a buffer whose data already stands at [`data_offset`]: pads, writes the
+/// header and runs, and sums. Returns the chunk's length.
+///
+/// # Errors
+/// [`ChunkError::TooLarge`] if it does not fit `buffer` or [`MAX_CHUNK`].
+pub fn seal(buffer: &mut [u8], spec: &ChunkSpec<'_>) -> Result<usize, ChunkError> {
+    if spec.runs.len() > MAX_RUNS {
+        return Err(ChunkError::TooLarge);
+    }
+    let header_len = data_offset(spec.runs.len());
+    let data_end = header_len
+        .checked_add(spec.stored_len)
+        .ok_or(ChunkError::TooLarge)?;
+    let chunk_len = data_end
+        .checked_next_multiple_of(BLOCK)
+        .ok_or(ChunkError::TooLarge)?;
+    if chunk_len > MAX_CHUNK {
+        return Err(ChunkError::TooLarge);
+    }
+    let chunk = buffer.get_mut(..chunk_len).ok_or(ChunkError::TooLarge)?;
+    let (header, body) = chunk
+        .split_at_mut_checked(header_len)
+        .ok_or(ChunkError::TooLarge)?;
+    body.get_mut(spec.stored_len..)
+        .ok_or(ChunkError::TooLarge)?
+        .fill(0);
+    let narrow = |value: usize| u32::try_from(value).map_err(|_| ChunkError::TooLarge);
+    let class = spec
+        .runs
+        .iter()
+        .map(|run| run.class)
+        .max()
+        .unwrap_or_default();
+    let mut put = Put::new(header);
+    put.bytes(&MAGIC)
+        .u64(0)
+        .u64(checksum(body))
+        .u16(VERSION)
+        .u16(spec.kind.number())
+        .u8(spec.codec as u8)
+        .u8(0)
+        .u8(class as u8)
+        .u8(0)
+        .bytes(&spec.dump_id)
+        .u64(spec.sequence)
+        .u64(spec.stream_offset)
+        .u32(narrow(header_len)?)
+        .u32(narrow(spec.stored_len)?)
+        .u32(narrow(spec.raw_len)?)
+        .u32(narrow(spec.runs.len())?)
+        .u32(narrow(chunk_len)?)
+        .zeros(HEADER.saturating_sub(84));
+    for run in spec.runs {
+        put.u64(run.first.0)
+            .u32(run.frames)
+            .u8(run.content as u8)
+            .u8(run.class as u8)
+            .u16(0);
+    }
+    put.finish();
+    let sum = checksum(header.get(16..).unwrap_or_default());
+    if let Some(place) = header.get_mut(8..16) {
+        place.copy_from_slice(&sum.to_le_bytes());
+    }
+    Ok(chunk_len)
+}
+
+impl ChunkHeader {
+    /// Whether `bytes` begin as a chunk does; cheap, for scanning.
+    pub fn looks_like(bytes: &[u8]) -> bool {
+        bytes.get(..8) == Some(&MAGIC[..])
+    }
+
+    /// Reads and checks the header and runs at the start of `block`, which must hold the
+    /// first [`BLOCK`] bytes of the chunk.
+    ///
+    /// # Errors
+    /// Every [`ChunkError`] but `DataDamaged`, `Stale`, `Displaced` and `TooLarge`.
+    pub fn decode(block: &[u8]) -> Result<Self, ChunkError> {
+        if !Self::looks_like(block) {
+            return Err(ChunkError::NotAChunk);
+        }
+        let mut get = Get::new(block);
+        get.skip(8);
+        let sum = get.u64();
+        get.skip(8);
+        let version = get.u16();
+        let kind = Kind::from_number(get.u16());
+        let (codec, encryption, class, _) = (get.u8(), get.u8(), get.u8(), get.u8());
+        let dump_id = get.array();
+        let (sequence, stream_offset) = (get.u64(), get.u64());
+        let (header_len, stored_len, raw_len) = (get.u32(), get.u32(), get.u32());
+        let (runs, chunk_len) = (get.u32(), get.u32());
+        let covered = block
+            .get(16..header_len as usize)
+            .filter(|_| header_len as usize >= HEADER && header_len as usize <= BLOCK)
+            .ok_or(ChunkError::HeaderDamaged)?;
+        if checksum(covered) != sum {
+            return Err(ChunkError::HeaderDamaged);
+        }
+        if version != VERSION {
+            return Err(ChunkError::Version(version));
+        }
+        let codec = match codec {
+            0 => Codec::Raw,
+            1 => Codec::Lz4,
+            _ => return Err(ChunkError::Nonsense("codec")),
+        };
+        if encryption != 0 {
+            return Err(ChunkError::Nonsense("encryption scheme"));
+        }
+        let header = Self {
+            kind,
+            codec,
+            class: Class::from_number(class).ok_or(ChunkError::Nonsense("class"))?,
+            dump_id,
+            sequence,
+            stream_offset,
+            header_len,
+            stored_len,
+            raw_len,
+            runs,
+            chunk_len,
+        };
+        let data_end = u64::from(header_len).saturating_add(u64::from(stored_len));
+        if runs as usize > MAX_RUNS || header_len as usize != data_offset(runs as usize) {
+            return Err(ChunkError::Nonsense("header length"));
+        }
+        if u64::from(chunk_len) != data_end.next_multiple_of(BLOCK as u64)
+            || chunk_len as usize > MAX_CHUNK
+        {
+            return Err(ChunkError::Nonsense("chunk length"));
+        }
+        if raw_len as usize > MAX_CHUNK || (codec == Codec::Raw && raw_len != stored_len) {
+            return Err(ChunkError::Nonsense("raw length"));
+        }
+        let mut stored = 0u64;
+        for run in header.runs(block) {
+            let run = run.ok_or(ChunkError::Nonsense("run"))?;
+            if run
+                .first
+                .0
+                .checked_add(u64::from(run.frames))
+                .is_none_or(|end| end > 1 << 40)
+            {
+                return Err(ChunkError::Nonsense("run past the end of memory"));
+            }
+            stored = stored.saturating_add(run.stored_len());
+        }
+        if kind == Kind::Pages && stored != u64::from(raw_len) {
+            return Err(ChunkError::Nonsense("runs and data differ in length"));
+        }
+        Ok(header)
+    }
+
+    /// The runs in the chunk that `block` begins with; `None` for one that makes no sense.
+    pub fn runs<'a>(&self, block: &'a [u8]) -> impl Iterator<Item = Option<Run>> + use<'a> {
+        let end = HEADER.saturating_add((self.runs as usize).saturating_mul(RUN));
+        let bytes = block.get(HEADER..end).unwrap_or_default();
+        bytes.chunks_exact(RUN).map(|bytes| {
+            let mut get = Get::new(bytes);
+            let (first, frames) = (Pfn(get.u64()), get.u32());
+            let content = match get.u8() {
+                0 => Content::Stored,
+                1 => Content::Unreadable,
+                2 => Content::Zero,
+                _ => return None,
+            };
+            let class = Class::from_number(get.u8())?;
+            Some(Run {
+                first,
+                frames,
+                content,
+                class,
+            })
+        })
+    }
+
+    /// The stored data of the whole `chunk`, checked against its checksum.
+    ///
+    /// # Errors
+    /// [`ChunkError::DataDamaged`], also if `chunk` is shorter than the header says.
+    pub fn data<'a>(&self, chunk: &'a [u8]) -> Result<&'a [u8], ChunkError> {
+        let body = chunk
+            .get(self.header_len as usize..self.chunk_len as usize)
+            .ok_or(ChunkError::DataDamaged)?;
+        let sum = chunk.get(16..24).ok_or(ChunkError::DataDamaged)?;
+        if checksum(body).to_le_bytes() != sum {
+            return Err(ChunkError::DataDamaged);
+        }
+        body.get(..self.stored_len as usize)
+            .ok_or(ChunkError::DataDamaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn pages(runs: &[Run], fill: u8) -> Vec<u8> {
+        let stored: u64 = runs.iter().map(Run::stored_len).sum();
+        let mut buffer = vec![fill; 128 << 10];
+        let spec = ChunkSpec {
+            kind: Kind::Pages,
+            codec: Codec::Raw,
+            dump_id: [5; 16],
+            sequence: 3,
+            stream_offset: 8192,
+            runs,
+            stored_len: stored as usize,
+            raw_len: stored as usize,
+        };
+        let len = seal(&mut buffer, &spec).unwrap();
+        buffer.truncate(len);
+        buffer
+    }
+
+    fn run(first: u64, frames: u32, content: Content) -> Run {
+        Run {
+            first: Pfn(first),
+            frames,
+            content,
+            class: Class::Kernel,
+        }
+    }
+
+    #[test]
+    fn chunk_round_trips() {
+        let runs = [
+            run(0x40000, 3, Content::Stored),
+            run(0x40003, 900, Content::Unreadable),
+            run(0x50000, 1, Content::Stored),
+        ];
+        let chunk = pages(&runs, 0xab);
+        let header = ChunkHeader::decode(&chunk).unwrap();
+        assert_eq!(header.chunk_len as usize, chunk.len());
+        assert_eq!(header.class, Class::Kernel);
+        assert!(header.runs(&chunk).map(Option::unwrap).eq(runs));
+        assert_eq!(header.data(&chunk).unwrap(), &[0xab; 4 * 4096][..]);
+    }
+
+    #[test]
+    fn every_flipped_bit_shows() {
+        let mut chunk = pages(&[run(1, 1, Content::Stored)], 1);
+        for byte in 0..chunk.len() {
+            for bit in [0, 7] {
+                chunk[byte] ^= 1 << bit;
+                let whole = ChunkHeader::decode(&chunk).and_then(|h| h.data(&chunk).map(|_| ()));
+                assert!(whole.is_err(), "flip of bit {bit} in byte {byte}");
+                chunk[byte] ^= 1 << bit;
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused_even_with_a_right_checksum() {
+        let reseal = |edit: fn(&mut Vec<u8>)| {
+            let mut chunk = pages(&[run(1, 1, Content::Stored)], 1);
+            edit(&mut chunk);
+            let end = u32::from_le_bytes(chunk[64..68].try_into().unwrap()) as usize;
+            let sum = checksum(&chunk[16..end.min(chunk.len())]);
+            chunk[8..16].copy_from_slice(&sum.to_le_bytes());
+            ChunkHeader::decode(&chunk)
+        };
+        assert!(reseal(|_| ()).is_ok());
+        type Edit = fn(&mut Vec<u8>);
+        let table: [(&str, Edit); 8] = [
+            ("version", |c| c[24] = 9),
+            ("codec", |c| c[28] = 9),
+            ("encryption", |c| c[29] = 1),
+            ("class", |c| c[30] = 77),
+            ("stored length", |c| c[68] ^= 1),
+            ("chunk length", |c| c[82] = 0xff),
+            ("runs past the header", |c| c[76] = 200),
+            ("run past memory", |c| c[135] = 0xff),
+        ];
+        for (what, edit) in table {
+            assert!(reseal(edit).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_built() {
+        let mut buffer = [0; BLOCK];
+        let spec = ChunkSpec {
+            kind: Kind::Notes,
+            codec: Codec::Raw,
+            dump_id: [0; 16],
+            sequence: 0,
+            stream_offset: 0,
+            runs: &[],
+            stored_len: BLOCK - HEADER + 1,
+            raw_len: BLOCK - HEADER + 1,
+        };
+        assert_eq!(seal(&mut buffer, &spec), Err(ChunkError::TooLarge));
+        let many = [Run::default(); MAX_RUNS + 1];
+        let spec = ChunkSpec {
+            runs: &many,
+            stored_len: 0,
+            raw_len: 0,
+            ..spec
+        };
+        assert_eq!(seal(&mut buffer, &spec), Err(ChunkError::TooLarge));
+    }
+}

@@ -1,0 +1,270 @@
+//! The plan: what `kdraw load` leaves in the crash region for the payload, as the initrd.
+//!
+//! It names the target, and holds what the payload needs to trust what it finds: the hashes
+//! of its own image and of the segments beside it, and the signature that the target must
+//! bear. One block of 4096 bytes:
+//!
+//! | at | size | field |
+//! |--|--|--|
+//! | 0 | 8 | magic `KDRAWPL\0` |
+//! | 8 | 8 | XXH64 of bytes 16..4096 |
+//! | 16 | 2 | format version |
+//! | 18 | 2 | flags: bit 0 the disk has no partition table that the payload could check |
+//! | 20 | 4 | payload image: length of the file, bytes |
+//! | 24 | 8 | payload image: [`crate::checksum::image_checksum`] |
+//! | 32 | 4+4 | device tree, elfcorehdr: length in bytes, 0 if not known (stock kexec) |
+//! | 40 | 8+8 | device tree, elfcorehdr: XXH64 |
+//! | 56 | 16 | seed of dump ids, random |
+//! | 72 | 16 | UUID that the partition's superblock must have |
+//! | 88 | 8+8 | partition: start on its disk, length, bytes |
+//! | 104 | 4 | PCI: bus << 8 \| device << 3 \| function; all ones: not on PCI |
+//! | 108 | 4 | capture's time budget in seconds, 0: the payload's own default |
+//! | 112 | 8 | creation, seconds since 1970 |
+//! | 120 | 64 | host name, UTF-8, zero-padded |
+//! | 184 | 512 | device-tree path of the target's controller or PCI host bridge |
+
+use crate::bytes::{Get, Put};
+use crate::checksum::{block_is_whole, checksum, seal_block};
+use crate::layout::VERSION;
+
+/// Bytes in a plan.
+pub const PLAN_LEN: usize = 4096;
+/// The longest device-tree path, in bytes.
+pub const MAX_PATH: usize = 512;
+
+const MAGIC: [u8; 8] = *b"KDRAWPL\0";
+const FLAG_UNCHECKED_TABLE: u16 = 1 << 0;
+const NOT_PCI: u32 = u32::MAX;
+
+/// Why a plan cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Not a plan, or a damaged one.
+    #[error("plan damaged or missing (magic or checksum differs)")]
+    Damaged,
+    /// A plan for another version of the payload.
+    #[error("plan of version {0}, this payload reads version {VERSION}")]
+    Version(u16),
+}
+
+/// A PCI function's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciAddress {
+    /// Bus number.
+    pub bus: u8,
+    /// Device number, 0 to 31.
+    pub device: u8,
+    /// Function number, 0 to 7.
+    pub function: u8,
+}
+
+impl PciAddress {
+    fn to_bits(self) -> u32 {
+        u32::from(self.bus) << 8 | u32::from(self.device & 31) << 3 | u32::from(self.function & 7)
+    }
+
+    fn from_bits(bits: u32) -> Self {
+        let [low, bus, ..] = bits.to_le_bytes();
+        Self {
+            bus,
+            device: low >> 3,
+            function: low & 7,
+        }
+    }
+}
+
+/// Where the dump goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Device-tree path of the controller; for a PCI device, of its host bridge.
+    pub controller: heapless::String<MAX_PATH>,
+    /// The PCI function, if the controller is one.
+    pub pci: Option<PciAddress>,
+    /// The partition's first byte on its disk.
+    pub partition_start: u64,
+    /// The partition's length in bytes.
+    pub partition_len: u64,
+    /// What its superblock must say.
+    pub uuid: [u8; 16],
+    /// The disk has no GPT or MBR that names this range (a whole disk, or another table):
+    /// the payload cannot check that the partition still is where it was.
+    pub unchecked_table: bool,
+}
+
+/// A segment's length and checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seal {
+    /// Bytes.
+    pub len: u32,
+    /// XXH64 of them.
+    pub checksum: u64,
+}
+
+impl Seal {
+    /// Measures `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self {
+            len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            checksum: checksum(bytes),
+        }
+    }
+
+    /// Whether this seal says nothing.
+    pub fn is_unknown(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The block of settings for the payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The payload's image file, its device-tree word taken as zero.
+    pub image: Seal,
+    /// The device tree as loaded; unknown if somebody else loads it.
+    pub device_tree: Seal,
+    /// The elfcorehdr as loaded; unknown if somebody else loads it.
+    pub elfcorehdr: Seal,
+    /// Random; every dump's id is made from it.
+    pub seed: [u8; 16],
+    /// Where the dump goes.
+    pub target: Target,
+    /// Seconds that the capture may take in all; 0: the payload's default.
+    pub budget_s: u32,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// The machine's name.
+    pub hostname: heapless::String<64>,
+}
+
+impl Plan {
+    /// Writes it into a block, sealed.
+    pub fn encode(&self, block: &mut [u8; PLAN_LEN]) {
+        Put::new(block)
+            .bytes(&MAGIC)
+            .u64(0)
+            .u16(VERSION)
+            .u16(if self.target.unchecked_table {
+                FLAG_UNCHECKED_TABLE
+            } else {
+                0
+            })
+            .u32(self.image.len)
+            .u64(self.image.checksum)
+            .u32(self.device_tree.len)
+            .u32(self.elfcorehdr.len)
+            .u64(self.device_tree.checksum)
+            .u64(self.elfcorehdr.checksum)
+            .bytes(&self.seed)
+            .bytes(&self.target.uuid)
+            .u64(self.target.partition_start)
+            .u64(self.target.partition_len)
+            .u32(self.target.pci.map_or(NOT_PCI, PciAddress::to_bits))
+            .u32(self.budget_s)
+            .u64(self.created)
+            .text(&self.hostname, 64)
+            .text(&self.target.controller, MAX_PATH)
+            .finish();
+        seal_block(block);
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// [`PlanError`] if `bytes` do not begin with a whole plan of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PlanError> {
+        let block = bytes.get(..PLAN_LEN).ok_or(PlanError::Damaged)?;
+        if !block_is_whole(block, MAGIC) {
+            return Err(PlanError::Damaged);
+        }
+        let mut get = Get::new(block);
+        get.skip(16);
+        let version = get.u16();
+        if version != VERSION {
+            return Err(PlanError::Version(version));
+        }
+        let flags = get.u16();
+        let image = Seal {
+            len: get.u32(),
+            checksum: get.u64(),
+        };
+        let (device_tree_len, elfcorehdr_len) = (get.u32(), get.u32());
+        let device_tree = Seal {
+            len: device_tree_len,
+            checksum: get.u64(),
+        };
+        let elfcorehdr = Seal {
+            len: elfcorehdr_len,
+            checksum: get.u64(),
+        };
+        let (seed, uuid) = (get.array(), get.array());
+        let (partition_start, partition_len) = (get.u64(), get.u64());
+        let pci = match get.u32() {
+            NOT_PCI => None,
+            bits => Some(PciAddress::from_bits(bits)),
+        };
+        let (budget_s, created) = (get.u32(), get.u64());
+        let hostname = get.text(64);
+        let controller = get.text(MAX_PATH);
+        Ok(Self {
+            image,
+            device_tree,
+            elfcorehdr,
+            seed,
+            target: Target {
+                controller,
+                pci,
+                partition_start,
+                partition_len,
+                uuid,
+                unchecked_table: flags & FLAG_UNCHECKED_TABLE != 0,
+            },
+            budget_s,
+            created,
+            hostname,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plan_round_trips_and_a_flipped_bit_shows() {
+        let plan = Plan {
+            image: Seal::of(b"image"),
+            device_tree: Seal::of(b"tree"),
+            elfcorehdr: Seal::default(),
+            seed: [1; 16],
+            target: Target {
+                controller: heapless::String::try_from("/pcie@10000000").unwrap(),
+                pci: Some(PciAddress {
+                    bus: 1,
+                    device: 31,
+                    function: 7,
+                }),
+                partition_start: 1 << 30,
+                partition_len: 1 << 31,
+                uuid: [2; 16],
+                unchecked_table: true,
+            },
+            budget_s: 600,
+            created: 1_763_600_000,
+            hostname: heapless::String::try_from("böard").unwrap(),
+        };
+        let mut block = [0; PLAN_LEN];
+        plan.encode(&mut block);
+        assert_eq!(Plan::decode(&block), Ok(plan.clone()));
+        block[4000] ^= 1;
+        assert_eq!(Plan::decode(&block), Err(PlanError::Damaged));
+        let on_soc = Plan {
+            target: Target {
+                pci: None,
+                ..plan.target
+            },
+            ..plan
+        };
+        on_soc.encode(&mut block);
+        assert_eq!(Plan::decode(&block), Ok(on_soc));
+    }
+}
