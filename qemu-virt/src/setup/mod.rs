@@ -1,7 +1,13 @@
 //! `cargo xtask setup`: installs what this machine lacks.
+//!
+//! Three steps, each skipped when there is nothing to do: Debian packages of the host
+//! ([`packages`]), the Rust targets ([`targets`]), and the guest material
+//! ([`crate::material`]).
 
 pub mod apt;
 mod mirror;
+mod packages;
+mod targets;
 
 use anyhow::Result;
 
@@ -14,18 +20,35 @@ pub struct Args {
     /// Also fetches the kernels of trixie and sid.
     #[arg(long)]
     all: bool,
+    /// Also installs the foreign readers of dumps: drgn, crash, gdb, and the debug kernels.
+    #[arg(long)]
+    tools: bool,
     /// Replaces cached kernels by the newest ones of their suites.
     #[arg(long)]
     update: bool,
 }
 
+/// Every suite that has a guest kernel.
+const ALL_SUITES: [Suite; 3] = [Suite::Bookworm, Suite::Trixie, Suite::Sid];
+
 /// Runs the subcommand.
+///
+/// # Errors
+///
+/// When something cannot be had; the message names it and the way out.
 pub fn main(args: &Args) -> Result<()> {
-    let suites: &[Suite] = if args.all {
-        &[Suite::Bookworm, Suite::Trixie, Suite::Sid]
+    let suites = if args.all {
+        &ALL_SUITES[..]
     } else {
         &[Suite::Bookworm]
     };
+    say("Debian packages");
+    packages::ensure(packages::Group::Base)?;
+    if args.tools {
+        packages::ensure(packages::Group::Tools)?;
+    }
+    say("Rust targets");
+    targets::ensure()?;
     for suite in suites {
         if args.update {
             material::update_kernel(*suite)?;
@@ -34,12 +57,40 @@ pub fn main(args: &Args) -> Result<()> {
         say(format!("kernel of {}: {}", suite.name(), kernel.release));
     }
     say(format!("busybox: {}", material::busybox()?.display()));
+    if args.tools {
+        say(format!("drgn: {}", material::drgn_python()?.display()));
+        say(format!("crash: {}", material::crash_native()?.display()));
+        for suite in suites {
+            let vmlinux = material::debug_kernel(*suite)?;
+            say(format!(
+                "debug kernel of {}: {}",
+                suite.name(),
+                vmlinux.display()
+            ));
+        }
+    }
+    say("everything is there");
     Ok(())
 }
 
 /// Makes sure that everything demo, test, e2e and bench need is there; fast when it is.
+///
+/// # Errors
+///
+/// As [`main`].
 pub fn ensure() -> Result<()> {
+    packages::ensure(packages::Group::Base)?;
+    targets::ensure()?;
     material::kernel(Suite::Bookworm)?;
     material::busybox()?;
     Ok(())
+}
+
+/// Makes sure that the foreign readers' own needs are installed: `test --full` and `e2e --tools`.
+///
+/// # Errors
+///
+/// As [`main`].
+pub fn ensure_tools() -> Result<()> {
+    packages::ensure(packages::Group::Tools)
 }

@@ -1,0 +1,184 @@
+//! The guest's disk: a GPT image with file systems around the dump partition.
+//!
+//! Nothing outside the dump partition may change by a capture. Therefore the other partitions
+//! hold known contents, and [`Disk::difference`] compares them, and every byte between them,
+//! with a copy made before the first boot.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use kdraw_guest::pattern::{self, PAGE_SIZE, Random};
+
+use crate::run;
+
+const MIB: u64 = 1 << 20;
+/// What is compared at a time; the parts' borders are multiples of it.
+const BLOCK: u64 = MIB;
+
+/// Number of the dump partition.
+pub const DUMP: usize = 4;
+
+/// A stretch of the disk, in bytes.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What lies there: a partition, or what is between partitions.
+    pub name: &'static str,
+    /// Offset of the first byte.
+    pub start: u64,
+    /// Length.
+    pub length: u64,
+}
+
+/// A disk image and the copy it is compared with.
+pub struct Disk {
+    /// The image.
+    pub path: PathBuf,
+    before: PathBuf,
+    size: u64,
+    partitions: Vec<Part>,
+}
+
+impl Disk {
+    /// Makes an image with a dump partition of `dump_mib` and, on the file system behind it,
+    /// a file `cache.bin` of `cache_mib` and `spare_mib` of free room.
+    pub fn create(path: &Path, dump_mib: u64, cache_mib: u64, spare_mib: u64) -> Result<Self> {
+        let folder = path.parent().context("the image has no folder")?;
+        let mut partitions = Vec::new();
+        let mut start = MIB;
+        for (name, mib) in [
+            ("p1 (empty)", 4),
+            ("p2 (random)", 4),
+            ("p3 (ext4)", 32),
+            ("p4 (dump)", dump_mib),
+            ("p5 (ext4)", 48 + cache_mib + spare_mib),
+        ] {
+            partitions.push(Part { name, start, length: mib * MIB });
+            start += mib * MIB;
+        }
+        let disk = Self {
+            path: path.to_path_buf(),
+            before: folder.join("before.img"),
+            size: start + MIB, // the backup GPT lies in the last 33 sectors
+            partitions,
+        };
+        let _ = fs::remove_file(&disk.path);
+        let file = File::create_new(path).with_context(|| path.display().to_string())?;
+        file.set_len(disk.size)?;
+        disk.partition()?;
+        let mut noise = vec![0; 4 * MIB as usize];
+        let mut random = Random::new(2);
+        for word in noise.as_chunks_mut().0 {
+            *word = random.next().to_le_bytes();
+        }
+        file.write_all_at(&noise, disk.partitions[1].start)?;
+        let contents = folder.join("contents");
+        for (number, cache_mib) in [(3, 1), (5, cache_mib)] {
+            write_contents(&contents, number, cache_mib)?;
+            disk.make_file_system(number, &contents)?;
+            fs::remove_dir_all(&contents)?;
+        }
+        drop(file);
+        run::quiet(Command::new("cp").arg("--sparse=always").args([&disk.path, &disk.before]))?;
+        Ok(disk)
+    }
+
+    /// Returns a partition by its number, from 1.
+    pub fn part(&self, number: usize) -> &Part {
+        &self.partitions[number - 1]
+    }
+
+    /// Writes the partition table.
+    fn partition(&self) -> Result<()> {
+        let mut script = String::from("label: gpt\n");
+        for part in &self.partitions {
+            script += &format!("start={}, size={}, type=linux\n", part.start / 512, part.length / 512);
+        }
+        let sfdisk = run::find_program("sfdisk").context("there is no sfdisk; `cargo xtask setup`")?;
+        let mut child = Command::new(sfdisk)
+            .arg("--quiet")
+            .arg(&self.path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("cannot start sfdisk")?;
+        child.stdin.take().context("sfdisk has no stdin")?.write_all(script.as_bytes())?;
+        let status = child.wait()?;
+        if !status.success() {
+            bail!("sfdisk failed ({status}) on:\n{script}");
+        }
+        Ok(())
+    }
+
+    fn make_file_system(&self, number: usize, contents: &Path) -> Result<()> {
+        let part = self.part(number);
+        let mkfs = run::find_program("mkfs.ext4").context("there is no mkfs.ext4; `cargo xtask setup`")?;
+        run::quiet(
+            Command::new(mkfs)
+                .args(["-q", "-F", "-L", &format!("p{number}")])
+                .args(["-E", &format!("offset={}", part.start), "-d"])
+                .arg(contents)
+                .arg(&self.path)
+                .arg(format!("{}k", part.length / 1024)),
+        )
+    }
+
+    /// Compares everything outside the dump partition with the copy; names the first difference.
+    pub fn difference(&self) -> Result<Option<String>> {
+        let (now, before) = (File::open(&self.path)?, File::open(&self.before)?);
+        if now.metadata()?.len() != self.size {
+            bail!("{} has {} bytes, not {}", self.path.display(), now.metadata()?.len(), self.size);
+        }
+        let dump = self.part(DUMP);
+        let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
+        for at in (0..self.size).step_by(BLOCK as usize) {
+            if (dump.start..dump.start + dump.length).contains(&at) {
+                continue;
+            }
+            now.read_exact_at(&mut left, at)?;
+            before.read_exact_at(&mut right, at)?;
+            if let Some(byte) = left.iter().zip(&right).position(|(left, right)| left != right) {
+                let at = at + byte as u64;
+                let part = self.partitions.iter().find(|p| (p.start..p.start + p.length).contains(&at));
+                let part = part.map_or("between partitions", |part| part.name);
+                return Ok(Some(format!("byte {at:#x} differs, {part}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the bytes that [`Self::difference`] compares.
+    pub fn compared(&self) -> u64 {
+        self.size - self.part(DUMP).length
+    }
+
+    /// Overwrites a piece of the dump partition.
+    pub fn write_dump(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let part = self.part(DUMP);
+        if offset + bytes.len() as u64 > part.length {
+            bail!("offset {offset:#x} is outside the dump partition");
+        }
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        Ok(file.write_all_at(bytes, part.start + offset)?)
+    }
+
+    /// Removes the copy.
+    pub fn forget_copy(&self) -> Result<()> {
+        Ok(fs::remove_file(&self.before)?)
+    }
+}
+
+/// Fills a folder with the files of a file system.
+fn write_contents(folder: &Path, number: usize, cache_mib: u64) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("README"), format!("file system of partition {number}\n"))?;
+    let mut bytes = Vec::new();
+    for index in 0..cache_mib * MIB / PAGE_SIZE as u64 {
+        let mut page = [0; PAGE_SIZE];
+        pattern::fill(number as u64, index, &mut page);
+        bytes.extend_from_slice(&page);
+    }
+    Ok(fs::write(folder.join("cache.bin"), bytes)?)
+}

@@ -1,0 +1,253 @@
+//! One QEMU process: its command line, its serial console line by line, its end.
+//!
+//! The guest's RAM is a shared file on this machine, so that a dump can be compared with the
+//! memory itself. A reset ends the process (`-no-reboot`), before anything writes to that file.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Physical address of the first byte of RAM on `-M virt` (hw/arm/virt.c, `VIRT_MEM`).
+pub const RAM_BASE: u64 = 0x4000_0000;
+
+/// Longest silence of the console before the run counts as hung.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// How the guest's disk is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DiskBus {
+    /// virtio-blk on a virtio-mmio slot.
+    VirtioMmio,
+    /// virtio-blk on PCI Express.
+    VirtioPci,
+}
+
+/// What QEMU is to run.
+pub struct Machine<'a> {
+    /// RAM in MiB.
+    pub mem_mib: u64,
+    /// CPUs.
+    pub smp: u32,
+    /// QEMU's name of the CPU.
+    pub cpu: &'a str,
+    /// Further options of `-M virt`, each `key=value`.
+    pub options: &'a [String],
+    /// How the disk is attached.
+    pub bus: DiskBus,
+    /// The disk image.
+    pub disk: &'a Path,
+    /// The kernel Image.
+    pub kernel: &'a Path,
+    /// The initramfs.
+    pub initramfs: &'a Path,
+    /// The kernel's command line.
+    pub command_line: &'a str,
+    /// The file that is the guest's RAM; made and sized by QEMU.
+    pub ram: &'a Path,
+    /// Folder for sockets; its path must be short (108 bytes with the socket's name).
+    pub sockets: &'a Path,
+}
+
+/// A line of the serial console.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// When it was complete, since the start of QEMU.
+    pub at: Duration,
+    /// The line without its end.
+    pub text: String,
+}
+
+/// A running QEMU.
+pub struct Qemu {
+    child: Child,
+    lines: Receiver<Line>,
+    log: File,
+    started: Instant,
+    deadline: Instant,
+    sockets: PathBuf,
+}
+
+impl Qemu {
+    /// Starts QEMU; the console is written to `log`, QEMU's own messages to the file beside it
+    /// that ends in `.qemu`.
+    pub fn start(machine: &Machine<'_>, log: &Path, budget: Duration) -> Result<Self> {
+        let messages = File::create(log.with_extension("qemu"))?;
+        let mut command = command_line(machine);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(messages)
+            .spawn()
+            .context("cannot start qemu-system-aarch64; `cargo xtask setup` installs it")?;
+        let started = Instant::now();
+        let stdout = child.stdout.take().context("QEMU has no stdout")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stdout);
+            let mut bytes = Vec::new();
+            while matches!(reader.read_until(b'\n', &mut bytes), Ok(count) if count > 0) {
+                let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+                if sender.send(Line { at: started.elapsed(), text }).is_err() {
+                    return;
+                }
+                bytes.clear();
+            }
+        });
+        Ok(Self {
+            child,
+            lines,
+            log: File::create(log)?,
+            started,
+            deadline: started + budget,
+            sockets: machine.sockets.to_path_buf(),
+        })
+    }
+
+    /// Waits for the next line; `None` when QEMU has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the console is silent for too long or the run's budget is used up.
+    pub fn next_line(&mut self) -> Result<Option<Line>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match self.lines.recv_timeout(left.min(SILENCE)) {
+            Ok(line) => {
+                writeln!(self.log, "[{:10.4}] {}", line.at.as_secs_f64(), line.text)?;
+                Ok(Some(line))
+            }
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => bail!(
+                "the guest hangs: no line on the console for {} s, {} s after the start",
+                left.min(SILENCE).as_secs(),
+                self.started.elapsed().as_secs()
+            ),
+        }
+    }
+
+    /// Waits until QEMU has ended; returns its exit status and when that was.
+    pub fn end(&mut self) -> Result<(ExitStatus, Duration)> {
+        let status = self.child.wait()?;
+        Ok((status, self.started.elapsed()))
+    }
+
+    /// Types text on the serial console.
+    pub fn type_text(&mut self, text: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("QEMU has no stdin")?;
+        stdin.write_all(text.as_bytes())?;
+        Ok(stdin.flush()?)
+    }
+
+    /// Sends a BREAK on the serial console.
+    pub fn send_break(&self) -> Result<()> {
+        let stream = UnixStream::connect(self.sockets.join("qmp"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut replies = BufReader::new(stream.try_clone()?).lines();
+        replies.next().context("QMP sent no greeting")??;
+        for request in [
+            r#"{"execute":"qmp_capabilities"}"#,
+            r#"{"execute":"chardev-send-break","arguments":{"id":"serial0"}}"#,
+        ] {
+            writeln!(&stream, "{request}")?;
+            loop {
+                let reply = replies.next().context("QMP closed the connection")??;
+                if reply.contains("\"error\"") {
+                    bail!("QMP refused {request}: {reply}");
+                }
+                if reply.contains("\"return\"") {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Overwrites guest memory at a physical address through the debug port, so that QEMU also
+    /// drops what it has translated from there.
+    pub fn patch(&self, address: u64, words: &[u32]) -> Result<()> {
+        let mut stream = UnixStream::connect(self.sockets.join("gdb"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let bytes: String =
+            words.iter().flat_map(|word| word.to_le_bytes()).map(|b| format!("{b:02x}")).collect();
+        debugger_request(&mut stream, "Qqemu.PhyMemMode:1")?;
+        debugger_request(&mut stream, &format!("M{address:x},{:x}:{bytes}", words.len() * 4))?;
+        // Detaching lets the guest, which the connection stopped, run on.
+        debugger_request(&mut stream, "D")
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Both fail only when the process has already ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command_line(machine: &Machine<'_>) -> Command {
+    let mut options = vec!["virt".to_owned(), "memory-backend=ram".into()];
+    options.extend(machine.options.iter().cloned());
+    let socket = |name: &str| {
+        let path = machine.sockets.join(name);
+        format!("socket,id={name},path={},server=on,wait=off", path.display())
+    };
+    let device = match machine.bus {
+        DiskBus::VirtioMmio => "virtio-blk-device,drive=disk",
+        DiskBus::VirtioPci => "virtio-blk-pci,drive=disk",
+    };
+    let mut command = Command::new("qemu-system-aarch64");
+    command
+        .args(["-M", &options.join(","), "-cpu", machine.cpu])
+        .args(["-smp", &machine.smp.to_string(), "-m", &format!("{}M", machine.mem_mib)])
+        .arg("-object")
+        .arg(format!(
+            "memory-backend-file,id=ram,size={}M,mem-path={},share=on",
+            machine.mem_mib,
+            machine.ram.display()
+        ))
+        .args(["-display", "none", "-nic", "none", "-no-reboot", "-nodefaults"])
+        .args(["-chardev", "stdio,id=serial0,signal=off", "-serial", "chardev:serial0"])
+        .args(["-chardev", &socket("qmp"), "-mon", "chardev=qmp,mode=control"])
+        .args(["-chardev", &socket("gdb"), "-gdb", "chardev:gdb"])
+        .args(["-global", "virtio-mmio.force-legacy=false"])
+        .arg("-drive")
+        .arg(format!("file={},format=raw,if=none,id=disk", machine.disk.display()))
+        .args(["-device", device])
+        .arg("-kernel")
+        .arg(machine.kernel)
+        .arg("-initrd")
+        .arg(machine.initramfs)
+        .args(["-append", machine.command_line]);
+    command
+}
+
+/// Sends one packet of the GDB remote protocol and waits for its `OK`.
+fn debugger_request(stream: &mut UnixStream, request: &str) -> Result<()> {
+    let sum = request.bytes().fold(0u8, u8::wrapping_add);
+    stream.write_all(format!("${request}#{sum:02x}").as_bytes())?;
+    let mut packet = Vec::new();
+    // The reply is `+`, then `$…#xx`; the stop that the connection caused may come before it.
+    loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).with_context(|| format!("no reply to {request}"))?;
+        packet.push(byte[0]);
+        let Some(mark) = packet.len().checked_sub(3).filter(|at| packet[*at] == b'#') else {
+            continue;
+        };
+        stream.write_all(b"+")?;
+        let start = packet.iter().position(|byte| *byte == b'$').map_or(0, |at| at + 1);
+        let reply = String::from_utf8_lossy(packet.get(start..mark).unwrap_or(&[])).into_owned();
+        if reply == "OK" {
+            return Ok(());
+        }
+        if !reply.starts_with('T') && !reply.starts_with('S') {
+            bail!("QEMU's debug port answered {reply:?} to {request}");
+        }
+        packet.clear();
+    }
+}

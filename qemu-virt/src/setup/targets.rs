@@ -1,0 +1,5 @@
+//! targets
+use anyhow::Result;
+pub fn ensure() -> Result<()> {
+    Ok(())
+}
