@@ -28,3 +28,46 @@ impl<M: PhysMem + ?Sized> PhysMem for &M {
         (**self).read(at, into)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::boxed::Box;
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Sparse memory of 4 KiB pages: what was never put there cannot be read.
+    #[derive(Default)]
+    pub(crate) struct Ram {
+        pages: BTreeMap<u64, Box<[u8; 4096]>>,
+    }
+
+    impl Ram {
+        pub(crate) fn put(&mut self, at: u64, bytes: &[u8]) {
+            for (at, byte) in (at..).zip(bytes) {
+                let page = self
+                    .pages
+                    .entry(at / 4096)
+                    .or_insert_with(|| Box::new([0; 4096]));
+                page[(at % 4096) as usize] = *byte;
+            }
+        }
+
+        pub(crate) fn put_u64(&mut self, at: u64, value: u64) {
+            self.put(at, &value.to_le_bytes());
+        }
+    }
+
+    impl PhysMem for Ram {
+        fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), Unreadable> {
+            for (at, byte) in (at.0..).zip(into) {
+                let page = self
+                    .pages
+                    .get(&(at / 4096))
+                    .ok_or(Unreadable { at: PhysAddr(at) })?;
+                *byte = page[(at % 4096) as usize];
+            }
+            Ok(())
+        }
+    }
+}
