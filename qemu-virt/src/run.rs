@@ -17,6 +17,14 @@ pub fn workspace() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
+/// Returns the folder where cargo puts what it builds: `CARGO_TARGET_DIR`, or `target`.
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => workspace().join(dir),
+        None => workspace().join("target"),
+    }
+}
+
 /// Tells the user what is being done, one line per step.
 pub fn say(text: impl AsRef<str>) {
     // A closed standard output must not stop the work.
