@@ -1,2 +1,39 @@
+//! From a device tree to the machine that the payload runs on.
+//!
+//! The payload is handed a flattened device tree by whatever loaded it, and believes nothing in
+//! it. Three steps, each in a file of its own:
+//!
+//! 1. [`guard`] walks the whole blob once and refuses whatever is malformed, so that the `fdt`
+//!    crate behind it can neither panic nor loop.
+//! 2. `tree` makes the few kinds of lookup that are needed, on the `fdt` crate.
+//! 3. [`machine`] asks the questions: where is the crash region, the console, the disk?
+//!
+//! What a board family needs beyond that (which compatible string means which driver) is in a
+//! file per family, here [`qemu_virt`]. The support table is in this folder's README.md.
+//!
+//! What must not live here: register access, drivers, anything that changes memory.
 #![no_std]
-//! placeholder
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod error;
+pub mod family;
+pub mod guard;
+pub mod machine;
+pub mod qemu_virt;
+mod tree;
+
+pub use error::Error;
+pub use family::{ConsoleKind, ControllerKind, Family, Tier, controller_kind};
+pub use machine::{Conduit, Console, Controller, Machine, PciHost, PciSpace, PciWindow, Psci};

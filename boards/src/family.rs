@@ -1,0 +1,83 @@
+//! Board families: which compatible string means which of our drivers.
+//!
+//! A driver is chosen by the device's own `compatible` strings, not by the board's: a family
+//! lists what its boards carry, and every family's list is searched. So a new board with known
+//! devices works before anybody has listed it, at no promised tier.
+
+use crate::qemu_virt;
+
+/// A storage controller that the payload has a driver for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControllerKind {
+    /// A virtio device behind memory-mapped registers.
+    VirtioMmio,
+    /// A PCI host bridge with the generic ECAM configuration space; the disk is behind it.
+    PciHostEcam,
+}
+
+/// A UART that the payload has a driver for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsoleKind {
+    /// Arm PrimeCell PL011.
+    Pl011,
+}
+
+/// How well a family is known to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Captures are made on real hardware before each release.
+    Hardware,
+    /// Captures are made under QEMU by the test suite.
+    Emulated,
+    /// It builds; nobody has tried it.
+    Builds,
+}
+
+/// A family of boards and the devices it brings.
+#[derive(Debug)]
+pub struct Family {
+    /// What people call it.
+    pub name: &'static str,
+    /// How well it is known to work.
+    pub tier: Tier,
+    /// The root node's compatible strings that tell its boards.
+    pub boards: &'static [&'static str],
+    /// Compatible strings of its storage controllers.
+    pub controllers: &'static [(&'static str, ControllerKind)],
+    /// Compatible strings of its UARTs.
+    pub consoles: &'static [(&'static str, ConsoleKind)],
+}
+
+/// Every family, in the order of the README's table.
+pub const FAMILIES: &[&Family] = &[&qemu_virt::FAMILY];
+
+/// Finds the driver for a storage controller by one of its compatible strings.
+///
+/// `kdraw load` asks this too, so as to refuse early a target that the payload cannot drive.
+pub fn controller_kind(compatible: &str) -> Option<ControllerKind> {
+    FAMILIES
+        .iter()
+        .find_map(|family| lookup(family.controllers, compatible))
+}
+
+/// Finds the driver for a UART by one of its compatible strings.
+pub fn console_kind(compatible: &str) -> Option<ConsoleKind> {
+    FAMILIES
+        .iter()
+        .find_map(|family| lookup(family.consoles, compatible))
+}
+
+/// Finds the family of a board by one of its root node's compatible strings.
+pub fn family(compatible: &str) -> Option<&'static Family> {
+    FAMILIES
+        .iter()
+        .copied()
+        .find(|family| family.boards.contains(&compatible))
+}
+
+fn lookup<T: Copy>(table: &[(&str, T)], compatible: &str) -> Option<T> {
+    table
+        .iter()
+        .find(|(name, _)| *name == compatible)
+        .map(|(_, kind)| *kind)
+}
