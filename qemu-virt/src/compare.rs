@@ -64,10 +64,16 @@ impl Vmcore {
         }
         let (kind, machine) = (number(&header, 16, 2), number(&header, 18, 2));
         if (kind, machine) != (4, 183) {
-            bail!("{}: e_type {kind}, e_machine {machine}; expected 4 and 183", path.display());
+            bail!(
+                "{}: e_type {kind}, e_machine {machine}; expected 4 and 183",
+                path.display()
+            );
         }
-        let (table, entry, count) =
-            (number(&header, 32, 8), number(&header, 54, 2), number(&header, 56, 2));
+        let (table, entry, count) = (
+            number(&header, 32, 8),
+            number(&header, 54, 2),
+            number(&header, 56, 2),
+        );
         let (mut loads, mut notes) = (Vec::new(), Vec::new());
         for index in 0..count {
             let header: [u8; 56] = read(&file, table + index * entry)?;
@@ -77,12 +83,22 @@ impl Vmcore {
                 bail!("program header {index} reaches beyond the file ({size} bytes)");
             }
             match number(&header, 0, 4) {
-                1 => loads.push(Load { offset, virt, phys, in_file }),
+                1 => loads.push(Load {
+                    offset,
+                    virt,
+                    phys,
+                    in_file,
+                }),
                 4 => notes.push(offset..offset + in_file),
                 _ => {}
             }
         }
-        Ok(Self { file, size, loads, notes })
+        Ok(Self {
+            file,
+            size,
+            loads,
+            notes,
+        })
     }
 
     /// Returns the notes as (name, type, contents).
@@ -102,7 +118,9 @@ impl Vmcore {
                 self.file.read_exact_at(&mut name, at + 12)?;
                 let mut contents = vec![0; size as usize];
                 self.file.read_exact_at(&mut contents, data)?;
-                let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
+                let name = String::from_utf8_lossy(&name)
+                    .trim_end_matches('\0')
+                    .to_owned();
                 notes.push((name, number(&header, 8, 4), contents));
                 at = end;
             }
@@ -112,12 +130,20 @@ impl Vmcore {
 
     /// Returns the physical ranges that the vmcore holds, merged and in order.
     pub fn covered(&self) -> Vec<Range<u64>> {
-        merged(self.loads.iter().map(|load| load.phys..load.phys + load.in_file))
+        merged(
+            self.loads
+                .iter()
+                .map(|load| load.phys..load.phys + load.in_file),
+        )
     }
 
     /// Returns how many PT_LOADs have a virtual address in the kernel's half.
     pub fn with_virtual_address(&self) -> (usize, usize) {
-        let kernel = self.loads.iter().filter(|load| load.virt >> 48 == 0xffff).count();
+        let kernel = self
+            .loads
+            .iter()
+            .filter(|load| load.virt >> 48 == 0xffff)
+            .count();
         (kernel, self.loads.len())
     }
 
@@ -140,8 +166,10 @@ impl Vmcore {
                 let (left, right) = (&mut left[..length], &mut right[..length]);
                 self.file.read_exact_at(left, load.offset + done)?;
                 ram.read_exact_at(right, load.phys + done - RAM_BASE)?;
-                for (index, (dumped, real)) in
-                    left.chunks(PAGE_SIZE).zip(right.chunks(PAGE_SIZE)).enumerate()
+                for (index, (dumped, real)) in left
+                    .chunks(PAGE_SIZE)
+                    .zip(right.chunks(PAGE_SIZE))
+                    .enumerate()
                 {
                     let phys = load.phys + done + (index * PAGE_SIZE) as u64;
                     if crash_region.contains(&phys) {
@@ -187,12 +215,19 @@ impl Vmcore {
 }
 
 /// Returns what of `wanted` lies neither in `covered` nor in `except`.
-pub fn missing(wanted: &[Range<u64>], covered: &[Range<u64>], except: &Range<u64>) -> Vec<Range<u64>> {
+pub fn missing(
+    wanted: &[Range<u64>],
+    covered: &[Range<u64>],
+    except: &Range<u64>,
+) -> Vec<Range<u64>> {
     let covered = merged(covered.iter().cloned().chain([except.clone()]));
     let mut missing = Vec::new();
     for range in wanted {
         let mut at = range.start;
-        for piece in covered.iter().filter(|piece| piece.end > range.start && piece.start < range.end) {
+        for piece in covered
+            .iter()
+            .filter(|piece| piece.end > range.start && piece.start < range.end)
+        {
             if piece.start > at {
                 missing.push(at..piece.start);
             }
@@ -234,14 +269,21 @@ fn pipe_marker_heads() -> HashMap<[u8; 8], u32> {
 
 fn read<const N: usize>(file: &File, offset: u64) -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    file.read_exact_at(&mut bytes, offset)
-        .with_context(|| format!("the vmcore ends before {:#x}", offset.saturating_add(N as u64)))?;
+    file.read_exact_at(&mut bytes, offset).with_context(|| {
+        format!(
+            "the vmcore ends before {:#x}",
+            offset.saturating_add(N as u64)
+        )
+    })?;
     Ok(bytes)
 }
 
 /// Reads a little-endian number of `size` bytes.
 fn number(bytes: &[u8], at: usize, size: usize) -> u64 {
-    bytes[at..at + size].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    bytes[at..at + size]
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -251,7 +293,12 @@ mod tests {
     #[test]
     fn missing_ranges() {
         // (wanted, covered, except, missing)
-        type Row = (Vec<Range<u64>>, Vec<Range<u64>>, Range<u64>, Vec<Range<u64>>);
+        type Row = (
+            Vec<Range<u64>>,
+            Vec<Range<u64>>,
+            Range<u64>,
+            Vec<Range<u64>>,
+        );
         let rows: [Row; 5] = [
             (vec![0..10], vec![0..4, 6..10], 4..6, vec![]),
             (vec![0..10], vec![0..4, 6..10], 0..0, vec![4..6]),

@@ -56,7 +56,11 @@ impl Disk {
             ("p4 (dump)", dump_mib),
             ("p5 (ext4)", 48 + cache_mib + spare_mib),
         ] {
-            partitions.push(Part { name, start, length: mib * MIB });
+            partitions.push(Part {
+                name,
+                start,
+                length: mib * MIB,
+            });
             start += mib * MIB;
         }
         let disk = Self {
@@ -82,7 +86,11 @@ impl Disk {
             fs::remove_dir_all(&contents)?;
         }
         drop(file);
-        run::quiet(Command::new("cp").arg("--sparse=always").args([&disk.path, &disk.before]))?;
+        run::quiet(
+            Command::new("cp")
+                .arg("--sparse=always")
+                .args([&disk.path, &disk.before]),
+        )?;
         Ok(disk)
     }
 
@@ -95,16 +103,25 @@ impl Disk {
     fn partition(&self) -> Result<()> {
         let mut script = String::from("label: gpt\n");
         for part in &self.partitions {
-            script += &format!("start={}, size={}, type=linux\n", part.start / 512, part.length / 512);
+            script += &format!(
+                "start={}, size={}, type=linux\n",
+                part.start / 512,
+                part.length / 512
+            );
         }
-        let sfdisk = run::find_program("sfdisk").context("there is no sfdisk; `cargo xtask setup`")?;
+        let sfdisk =
+            run::find_program("sfdisk").context("there is no sfdisk; `cargo xtask setup`")?;
         let mut child = Command::new(sfdisk)
             .arg("--quiet")
             .arg(&self.path)
             .stdin(Stdio::piped())
             .spawn()
             .context("cannot start sfdisk")?;
-        child.stdin.take().context("sfdisk has no stdin")?.write_all(script.as_bytes())?;
+        child
+            .stdin
+            .take()
+            .context("sfdisk has no stdin")?
+            .write_all(script.as_bytes())?;
         let status = child.wait()?;
         if !status.success() {
             bail!("sfdisk failed ({status}) on:\n{script}");
@@ -114,7 +131,8 @@ impl Disk {
 
     fn make_file_system(&self, number: usize, contents: &Path) -> Result<()> {
         let part = self.part(number);
-        let mkfs = run::find_program("mkfs.ext4").context("there is no mkfs.ext4; `cargo xtask setup`")?;
+        let mkfs =
+            run::find_program("mkfs.ext4").context("there is no mkfs.ext4; `cargo xtask setup`")?;
         run::quiet(
             Command::new(mkfs)
                 .args(["-q", "-F", "-L", &format!("p{number}")])
@@ -129,7 +147,12 @@ impl Disk {
     pub fn difference(&self) -> Result<Option<String>> {
         let (now, before) = (File::open(&self.path)?, File::open(&self.before)?);
         if now.metadata()?.len() != self.size {
-            bail!("{} has {} bytes, not {}", self.path.display(), now.metadata()?.len(), self.size);
+            bail!(
+                "{} has {} bytes, not {}",
+                self.path.display(),
+                now.metadata()?.len(),
+                self.size
+            );
         }
         let dump = self.part(DUMP);
         let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
@@ -139,9 +162,16 @@ impl Disk {
             }
             now.read_exact_at(&mut left, at)?;
             before.read_exact_at(&mut right, at)?;
-            if let Some(byte) = left.iter().zip(&right).position(|(left, right)| left != right) {
+            if let Some(byte) = left
+                .iter()
+                .zip(&right)
+                .position(|(left, right)| left != right)
+            {
                 let at = at + byte as u64;
-                let part = self.partitions.iter().find(|p| (p.start..p.start + p.length).contains(&at));
+                let part = self
+                    .partitions
+                    .iter()
+                    .find(|p| (p.start..p.start + p.length).contains(&at));
                 let part = part.map_or("between partitions", |part| part.name);
                 return Ok(Some(format!("byte {at:#x} differs, {part}")));
             }
@@ -173,7 +203,10 @@ impl Disk {
 /// Fills a folder with the files of a file system.
 fn write_contents(folder: &Path, number: usize, cache_mib: u64) -> Result<()> {
     fs::create_dir_all(folder)?;
-    fs::write(folder.join("README"), format!("file system of partition {number}\n"))?;
+    fs::write(
+        folder.join("README"),
+        format!("file system of partition {number}\n"),
+    )?;
     let mut bytes = Vec::new();
     for index in 0..cache_mib * MIB / PAGE_SIZE as u64 {
         let mut page = [0; PAGE_SIZE];

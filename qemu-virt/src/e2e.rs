@@ -1,11 +1,60 @@
 //! `cargo xtask e2e`: one end-to-end scenario.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::dist::Dist;
+use crate::scenario::{self, Place, Scenario};
+use crate::{dist, run, setup};
+
 /// Options of `cargo xtask e2e`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    scenario: Scenario,
+    /// Output folder; it is emptied first [default: target/e2e/NAME].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Keep the guest's memory as DIR/ram.img.
+    #[arg(long)]
+    keep_ram: bool,
+    /// Use the programs in this folder (as `cargo xtask dist` leaves them) and build nothing.
+    #[arg(long, value_name = "DIR")]
+    dist: Option<PathBuf>,
+}
 
 /// Runs the subcommand.
-pub fn main(_args: &Args) -> anyhow::Result<()> {
-    crate::setup::ensure()?;
-    anyhow::bail!("`cargo xtask e2e` does not exist yet");
+pub fn main(args: &Args) -> Result<()> {
+    let dist = match &args.dist {
+        Some(folder) => dist_in(folder),
+        None => {
+            setup::ensure()?;
+            dist::build()?
+        }
+    };
+    let scenario = &args.scenario;
+    let default = run::workspace().join("target/e2e").join(&scenario.name);
+    let place = Place::new(
+        args.out.as_ref().unwrap_or(&default),
+        scenario.mem,
+        args.keep_ram,
+    )?;
+    let outcome = scenario::play(scenario, &dist, &place)?;
+    outcome.print();
+    println!("  files in {}", place.out.display());
+    if !outcome.passed() {
+        bail!("scenario {} failed", scenario.name);
+    }
+    Ok(())
+}
+
+fn dist_in(folder: &Path) -> Dist {
+    Dist {
+        kdraw: folder.join("kdraw"),
+        kdraw_aarch64: folder.join("kdraw-aarch64"),
+        capture_img: folder.join("capture.img"),
+        capture_elf: folder.join("capture.elf"),
+        guest: folder.join("kdraw-guest"),
+    }
 }

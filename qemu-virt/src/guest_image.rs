@@ -28,7 +28,9 @@ impl Initramfs {
     /// Starts an archive with the folders and nodes that `/init` needs from its first moment.
     pub fn new() -> Self {
         let mut archive = Self::default();
-        for folder in ["bin", "dev", "fill", "mnt", "modules", "proc", "run", "sys", "tmp"] {
+        for folder in [
+            "bin", "dev", "fill", "mnt", "modules", "proc", "run", "sys", "tmp",
+        ] {
             archive.entry(folder, DIRECTORY | 0o755, (0, 0), &[]);
         }
         // The kernel opens /dev/console before /init could mount devtmpfs.
@@ -51,7 +53,9 @@ impl Initramfs {
     pub fn tree(&mut self, name: &str, from: &Path) -> Result<()> {
         self.entry(name, DIRECTORY | 0o755, (0, 0), &[]);
         for path in run::entries(from)? {
-            let Some(file_name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Some(file_name) = path.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
             let name = format!("{name}/{file_name}");
             if path.is_dir() {
                 self.tree(&name, &path)?;
@@ -100,7 +104,8 @@ impl Initramfs {
         ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes
+                .extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -127,7 +132,9 @@ impl ModuleTree {
         let mut folders = vec![folder.join("kernel")];
         while let Some(folder) = folders.pop() {
             for path in run::entries(&folder)? {
-                let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+                let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                    continue;
+                };
                 if path.is_dir() {
                     folders.push(path);
                 } else if let Some((name, _)) = name.split_once(".ko") {
@@ -138,7 +145,10 @@ impl ModuleTree {
         if files.is_empty() {
             bail!("{} holds no kernel modules", folder.display());
         }
-        Ok(Self { files, loaded: Vec::new() })
+        Ok(Self {
+            files,
+            loaded: Vec::new(),
+        })
     }
 
     fn load(&mut self, name: &str) -> Result<()> {
@@ -146,7 +156,9 @@ impl ModuleTree {
         if self.loaded.iter().any(|(loaded, _)| *loaded == name) {
             return Ok(());
         }
-        let Some(path) = self.files.get(&name) else { return Ok(()) };
+        let Some(path) = self.files.get(&name) else {
+            return Ok(());
+        };
         let contents = match path.extension().and_then(|extension| extension.to_str()) {
             Some("xz") => unpacked("xz", path)?,
             Some("zst") => unpacked("zstd", path)?,
@@ -166,9 +178,15 @@ fn depends(module: &[u8]) -> Vec<String> {
     let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {
         return Vec::new();
     };
-    let line = module[at + KEY.len()..].split(|byte| *byte == 0).next().unwrap_or(&[]);
+    let line = module[at + KEY.len()..]
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or(&[]);
     let line = String::from_utf8_lossy(line);
-    line.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    line.split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn unpacked(program: &str, path: &Path) -> Result<Vec<u8>> {
@@ -191,7 +209,10 @@ mod tests {
     #[test]
     fn depends_come_from_modinfo() {
         for (module, expected) in [
-            (&b"x\0name=ext4\0depends=mbcache,jbd2\0y"[..], &["mbcache", "jbd2"][..]),
+            (
+                &b"x\0name=ext4\0depends=mbcache,jbd2\0y"[..],
+                &["mbcache", "jbd2"][..],
+            ),
             (b"\0depends=\0", &[]),
             (b"\0softdepends=a\0", &[]),
             (b"", &[]),

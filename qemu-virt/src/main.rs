@@ -5,12 +5,17 @@
 use clap::{Parser, Subcommand};
 
 mod checks;
+mod compare;
 mod demo;
+mod disk;
 mod dist;
 mod e2e;
+mod guest_image;
 mod image;
 mod material;
+mod qemu;
 mod run;
+mod scenario;
 mod setup;
 mod test;
 

@@ -92,8 +92,16 @@ impl Qemu {
             let mut reader = BufReader::new(stdout);
             let mut bytes = Vec::new();
             while matches!(reader.read_until(b'\n', &mut bytes), Ok(count) if count > 0) {
-                let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
-                if sender.send(Line { at: started.elapsed(), text }).is_err() {
+                let text = String::from_utf8_lossy(&bytes)
+                    .trim_end_matches(['\r', '\n'])
+                    .to_owned();
+                if sender
+                    .send(Line {
+                        at: started.elapsed(),
+                        text,
+                    })
+                    .is_err()
+                {
                     return;
                 }
                 bytes.clear();
@@ -172,10 +180,16 @@ impl Qemu {
     pub fn patch(&self, address: u64, words: &[u32]) -> Result<()> {
         let mut stream = UnixStream::connect(self.sockets.join("gdb"))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let bytes: String =
-            words.iter().flat_map(|word| word.to_le_bytes()).map(|b| format!("{b:02x}")).collect();
+        let bytes: String = words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .map(|b| format!("{b:02x}"))
+            .collect();
         debugger_request(&mut stream, "Qqemu.PhyMemMode:1")?;
-        debugger_request(&mut stream, &format!("M{address:x},{:x}:{bytes}", words.len() * 4))?;
+        debugger_request(
+            &mut stream,
+            &format!("M{address:x},{:x}:{bytes}", words.len() * 4),
+        )?;
         // Detaching lets the guest, which the connection stopped, run on.
         debugger_request(&mut stream, "D")
     }
@@ -194,7 +208,10 @@ fn command_line(machine: &Machine<'_>) -> Command {
     options.extend(machine.options.iter().cloned());
     let socket = |name: &str| {
         let path = machine.sockets.join(name);
-        format!("socket,id={name},path={},server=on,wait=off", path.display())
+        format!(
+            "socket,id={name},path={},server=on,wait=off",
+            path.display()
+        )
     };
     let device = match machine.bus {
         DiskBus::VirtioMmio => "virtio-blk-device,drive=disk",
@@ -203,20 +220,45 @@ fn command_line(machine: &Machine<'_>) -> Command {
     let mut command = Command::new("qemu-system-aarch64");
     command
         .args(["-M", &options.join(","), "-cpu", machine.cpu])
-        .args(["-smp", &machine.smp.to_string(), "-m", &format!("{}M", machine.mem_mib)])
+        .args([
+            "-smp",
+            &machine.smp.to_string(),
+            "-m",
+            &format!("{}M", machine.mem_mib),
+        ])
         .arg("-object")
         .arg(format!(
             "memory-backend-file,id=ram,size={}M,mem-path={},share=on",
             machine.mem_mib,
             machine.ram.display()
         ))
-        .args(["-display", "none", "-nic", "none", "-no-reboot", "-nodefaults"])
-        .args(["-chardev", "stdio,id=serial0,signal=off", "-serial", "chardev:serial0"])
-        .args(["-chardev", &socket("qmp"), "-mon", "chardev=qmp,mode=control"])
+        .args([
+            "-display",
+            "none",
+            "-nic",
+            "none",
+            "-no-reboot",
+            "-nodefaults",
+        ])
+        .args([
+            "-chardev",
+            "stdio,id=serial0,signal=off",
+            "-serial",
+            "chardev:serial0",
+        ])
+        .args([
+            "-chardev",
+            &socket("qmp"),
+            "-mon",
+            "chardev=qmp,mode=control",
+        ])
         .args(["-chardev", &socket("gdb"), "-gdb", "chardev:gdb"])
         .args(["-global", "virtio-mmio.force-legacy=false"])
         .arg("-drive")
-        .arg(format!("file={},format=raw,if=none,id=disk", machine.disk.display()))
+        .arg(format!(
+            "file={},format=raw,if=none,id=disk",
+            machine.disk.display()
+        ))
         .args(["-device", device])
         .arg("-kernel")
         .arg(machine.kernel)
@@ -234,13 +276,18 @@ fn debugger_request(stream: &mut UnixStream, request: &str) -> Result<()> {
     // The reply is `+`, then `$…#xx`; the stop that the connection caused may come before it.
     loop {
         let mut byte = [0];
-        stream.read_exact(&mut byte).with_context(|| format!("no reply to {request}"))?;
+        stream
+            .read_exact(&mut byte)
+            .with_context(|| format!("no reply to {request}"))?;
         packet.push(byte[0]);
         let Some(mark) = packet.len().checked_sub(3).filter(|at| packet[*at] == b'#') else {
             continue;
         };
         stream.write_all(b"+")?;
-        let start = packet.iter().position(|byte| *byte == b'$').map_or(0, |at| at + 1);
+        let start = packet
+            .iter()
+            .position(|byte| *byte == b'$')
+            .map_or(0, |at| at + 1);
         let reply = String::from_utf8_lossy(packet.get(start..mark).unwrap_or(&[])).into_owned();
         if reply == "OK" {
             return Ok(());

@@ -1,0 +1,245 @@
+//! Plays a boot of the guest and collects what its console tells.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::result::Outcome;
+use super::{Loader, Panic, Scenario};
+use crate::qemu::{Line, Machine, Qemu};
+
+/// `mov x0, #0` and `ldr x0, [x0]`: a load from address 0 (Arm ARM C6.2, MOVZ and LDR).
+const NULL_DEREFERENCE: [u32; 2] = [0xd280_0000, 0xf940_0000];
+
+/// What the console of one boot told.
+pub struct Boot {
+    /// Every line.
+    pub lines: Vec<Line>,
+    /// Exit status of each step of `/init`.
+    pub steps: BTreeMap<String, i32>,
+    /// System RAM, from /proc/iomem.
+    pub system_ram: Vec<Range<u64>>,
+    /// The crash region, from /proc/iomem.
+    pub crash_region: Range<u64>,
+    /// Physical addresses of the locked markers.
+    pub markers: BTreeMap<u32, u64>,
+    /// How QEMU ended.
+    pub status: ExitStatus,
+    /// When QEMU ended.
+    pub end: Duration,
+    /// Why waiting for the console ended early, if it did.
+    pub hang: Option<String>,
+}
+
+/// Boots a machine and plays along until it ends.
+pub fn run(machine: &Machine<'_>, log: &Path, budget: Duration) -> Result<Boot> {
+    let mut qemu = Qemu::start(machine, log, budget)?;
+    let mut boot = Boot {
+        lines: Vec::new(),
+        steps: BTreeMap::new(),
+        system_ram: Vec::new(),
+        crash_region: 0..0,
+        markers: BTreeMap::new(),
+        status: ExitStatus::default(),
+        end: Duration::ZERO,
+        hang: None,
+    };
+    loop {
+        match qemu.next_line() {
+            Ok(Some(line)) => {
+                if let Some(told) = line.text.strip_prefix("guest: ") {
+                    boot.told(told, &mut qemu)
+                        .with_context(|| format!("guest said {told:?}"))?;
+                }
+                boot.lines.push(line);
+            }
+            Ok(None) => break,
+            Err(error) => {
+                boot.hang = Some(error.to_string());
+                drop(qemu);
+                return Ok(boot);
+            }
+        }
+    }
+    (boot.status, boot.end) = qemu.end()?;
+    Ok(boot)
+}
+
+impl Boot {
+    /// Acts on a line of the guest's.
+    fn told(&mut self, text: &str, qemu: &mut Qemu) -> Result<()> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words.as_slice() {
+            ["step", name, code] => {
+                self.steps.insert((*name).to_owned(), code.parse()?);
+            }
+            ["iomem", range, ":", "System", "RAM"] => self.system_ram.push(iomem_range(range)?),
+            ["iomem", range, ":", "Crash", "kernel"] => self.crash_region = iomem_range(range)?,
+            ["marker", index, address] => {
+                self.markers.insert(index.parse()?, hexadecimal(address)?);
+            }
+            ["patch", address] => {
+                qemu.patch(hexadecimal(address)?, &NULL_DEREFERENCE)?;
+                qemu.type_text("\n")?;
+            }
+            ["break", ..] => {
+                qemu.send_break()?;
+                qemu.type_text("c")?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Returns the first line that contains a text.
+    pub fn find(&self, text: &str) -> Option<&Line> {
+        self.lines.iter().find(|line| line.text.contains(text))
+    }
+
+    /// Returns the line with which the kernel panics.
+    pub fn panic_line(&self) -> Option<&Line> {
+        self.find("Kernel panic - not syncing")
+    }
+
+    /// Returns the payload's lines.
+    pub fn payload(&self) -> Vec<&Line> {
+        let panic = self.panic_line().map_or(Duration::MAX, |line| line.at);
+        let ours = |line: &&Line| line.at >= panic && line.text.starts_with("kdraw: ");
+        self.lines.iter().filter(ours).collect()
+    }
+
+    /// Returns the last lines, for a message.
+    pub fn tail(&self) -> String {
+        let tail = self.lines.len().saturating_sub(3);
+        let tail: Vec<&str> = self
+            .lines
+            .iter()
+            .skip(tail)
+            .map(|line| line.text.as_str())
+            .collect();
+        tail.join(" | ")
+    }
+
+    /// Checks that the guest did what it was asked, panicked as asked, and ended by itself.
+    pub fn check(&self, scenario: &Scenario, outcome: &mut Outcome) {
+        let errors: Vec<&str> = self
+            .lines
+            .iter()
+            .filter_map(|line| line.text.strip_prefix("guest: "))
+            .filter(|text| text.starts_with("error") || text.starts_with("failed"))
+            .collect();
+        outcome.check(
+            "guest",
+            errors.is_empty(),
+            if errors.is_empty() {
+                "no error".into()
+            } else {
+                errors.join("; ")
+            },
+        );
+        for (step, code) in &self.steps {
+            outcome.check(
+                &format!("guest-{step}"),
+                *code == 0,
+                format!("exit status {code}"),
+            );
+        }
+        outcome.check(
+            "memory-map",
+            !self.system_ram.is_empty() && !self.crash_region.is_empty(),
+            format!(
+                "{} ranges of System RAM, crash region {:x?}",
+                self.system_ram.len(),
+                self.crash_region
+            ),
+        );
+        outcome.size(
+            "crash_region",
+            self.crash_region.end - self.crash_region.start,
+        );
+        self.check_panic(scenario, outcome);
+        match &self.hang {
+            Some(hang) => outcome.check("reset", false, format!("{hang}; last: {}", self.tail())),
+            None => outcome.check(
+                "reset",
+                self.status.success(),
+                format!("QEMU ended, {}", self.status),
+            ),
+        }
+        if scenario.loader != Loader::None {
+            self.check_capture(outcome);
+        }
+    }
+
+    /// Checks that the panic is the one that was asked for, on the CPU that was asked for.
+    fn check_panic(&self, scenario: &Scenario, outcome: &mut Outcome) {
+        let Some(panic) = self.panic_line() else {
+            outcome.check("panic", false, format!("no panic; last: {}", self.tail()));
+            return;
+        };
+        let (proof, wanted) = match scenario.panic {
+            Panic::Sysrq => ("write_sysrq_trigger", true),
+            Panic::Null => ("Unable to handle kernel NULL pointer dereference", true),
+            Panic::IrqOff => ("pl011_int", true),
+        };
+        let kind = self.find(proof).is_some() == wanted;
+        let cpu = self.find("CPU: ").and_then(|line| {
+            line.text
+                .split("CPU: ")
+                .nth(1)?
+                .split_whitespace()
+                .next()?
+                .parse::<u32>()
+                .ok()
+        });
+        outcome.check(
+            "panic",
+            kind && cpu == Some(scenario.panic_cpu),
+            format!(
+                "{}; on CPU {}; {proof}: {}",
+                panic.text.split("] ").last().unwrap_or_default(),
+                cpu.map_or("?".into(), |cpu| cpu.to_string()),
+                if kind { "seen" } else { "not seen" }
+            ),
+        );
+    }
+
+    /// Checks that the payload ran to its end, and notes the times.
+    fn check_capture(&self, outcome: &mut Outcome) {
+        let payload = self.payload();
+        let (Some(panic), Some(first), Some(last)) =
+            (self.panic_line(), payload.first(), payload.last())
+        else {
+            outcome.check(
+                "capture",
+                false,
+                format!("no line of the payload; last: {}", self.tail()),
+            );
+            return;
+        };
+        let since = |at: Duration| at.saturating_sub(panic.at).as_secs_f64() * 1000.0;
+        outcome.time("panic_to_payload", since(first.at));
+        outcome.time("panic_to_capture_end", since(last.at));
+        outcome.time("panic_to_reset", since(self.end));
+        outcome.time("boot_to_panic", panic.at.as_secs_f64() * 1000.0);
+        outcome.check(
+            "capture",
+            last.text.contains("dump complete"),
+            last.text.clone(),
+        );
+    }
+}
+
+/// Parses `START-END` of /proc/iomem, END inclusive.
+fn iomem_range(text: &str) -> Result<Range<u64>> {
+    let (start, end) = text.split_once('-').context("not a range")?;
+    Ok(hexadecimal(start)?..hexadecimal(end)? + 1)
+}
+
+fn hexadecimal(text: &str) -> Result<u64> {
+    Ok(u64::from_str_radix(text.trim_start_matches("0x"), 16)?)
+}

@@ -1,0 +1,191 @@
+//! Examines what a scenario left: the disk, and the dump on it, with the tool on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::boot::Boot;
+use super::result::Outcome;
+use super::{Place, Scenario};
+use crate::compare::{self, Vmcore};
+use crate::disk::Disk;
+use crate::dist::Dist;
+use crate::run;
+
+/// ELF note type of a CPU's registers (include/uapi/linux/elf.h).
+const NT_PRSTATUS: u64 = 1;
+
+/// Checks that nothing outside the dump partition has changed.
+pub fn check_disk(disk: &Disk, outcome: &mut Outcome) -> Result<()> {
+    let difference = disk.difference()?;
+    let detail = difference.clone().unwrap_or_else(|| {
+        format!(
+            "{} bytes outside the dump partition are as before",
+            disk.compared()
+        )
+    });
+    outcome.check("disk-untouched", difference.is_none(), detail);
+    Ok(())
+}
+
+/// Lists, verifies and extracts the dump, and compares it with the guest's memory.
+pub fn check_dump(
+    scenario: &Scenario,
+    dist: &Dist,
+    place: &Place,
+    boot: &Boot,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let image = place.file("dump.img");
+    for command in ["list", "verify"] {
+        let output = run::output(Command::new(&dist.kdraw).arg(command).arg(&image));
+        if let Ok(text) = &output {
+            std::fs::write(place.file(&format!("{command}.txt")), text)?;
+        }
+        let first = |text: String| text.lines().last().unwrap_or_default().to_owned();
+        outcome.check_result(command, output.map(first));
+    }
+    let folder = place.file("extracted");
+    run::create_dir(&folder)?;
+    let started = std::time::Instant::now();
+    let extracted = run::output(
+        Command::new(&dist.kdraw)
+            .arg("extract")
+            .arg(&image)
+            .arg("-o")
+            .arg(&folder),
+    );
+    outcome.time("extract", started.elapsed().as_secs_f64() * 1000.0);
+    let extracted = extracted.and_then(|_| find_file(&folder, "vmcore"));
+    let found = extracted
+        .as_ref()
+        .map_err(|error| anyhow::anyhow!("{error:#}"));
+    outcome.check_result("extract", found.map(|path| path.display().to_string()));
+    let Ok(vmcore_path) = extracted else {
+        return Ok(());
+    };
+    let link = place.file("vmcore");
+    std::fs::hard_link(&vmcore_path, &link).context("cannot link vmcore")?;
+    match Vmcore::open(&vmcore_path) {
+        Ok(vmcore) => check_vmcore(scenario, place, boot, &vmcore, outcome)?,
+        Err(error) => outcome.check("elf", false, format!("{error:#}")),
+    }
+    let dmesg = vmcore_path.with_file_name("dmesg.txt");
+    outcome.check_result("dmesg", check_dmesg(&dmesg, boot));
+    Ok(())
+}
+
+/// Checks the contents of a vmcore against the RAM file and what the guest told.
+fn check_vmcore(
+    scenario: &Scenario,
+    place: &Place,
+    boot: &Boot,
+    vmcore: &Vmcore,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    outcome.size("vmcore", vmcore.size);
+    let (kernel, loads) = vmcore.with_virtual_address();
+    outcome.check(
+        "addresses",
+        kernel == loads,
+        format!("{kernel} of {loads} PT_LOADs have a kernel address"),
+    );
+    let compared = vmcore.compare(place.ram(), &boot.crash_region)?;
+    outcome.size("pages_compared", compared.pages);
+    outcome.check(
+        "pages-equal",
+        compared.pages > 0 && compared.mismatches == 0 && compared.outside.is_empty(),
+        format!(
+            "{} pages compared with the RAM file, {} differ {:x?}, outside RAM {:x?}",
+            compared.pages, compared.mismatches, compared.first, compared.outside
+        ),
+    );
+    let missing = compare::missing(&boot.system_ram, &vmcore.covered(), &boot.crash_region);
+    let bytes: u64 = boot
+        .system_ram
+        .iter()
+        .map(|range| range.end - range.start)
+        .sum();
+    let detail = if missing.is_empty() {
+        format!("all {} MiB of System RAM but the crash region", bytes >> 20)
+    } else {
+        format!("missing {missing:x?}")
+    };
+    outcome.check("coverage", missing.is_empty(), detail);
+    let wanted = kdraw_guest::pattern::MARKERS as usize;
+    let locked = vmcore.locked_markers(&boot.markers)?;
+    outcome.check(
+        "locked-markers",
+        locked == wanted,
+        format!("{locked} of {wanted} at their addresses"),
+    );
+    let pipe = compared.pipe_markers;
+    outcome.check(
+        "pipe-markers",
+        pipe == wanted,
+        format!("{pipe} of {wanted}"),
+    );
+    let notes = vmcore.notes()?;
+    let cpus = notes
+        .iter()
+        .filter(|(name, kind, _)| name == "CORE" && *kind == NT_PRSTATUS)
+        .count();
+    outcome.check(
+        "registers",
+        cpus == scenario.smp as usize,
+        format!("NT_PRSTATUS of {cpus} of {} CPUs", scenario.smp),
+    );
+    let info = notes.iter().any(|(name, _, _)| name == "VMCOREINFO");
+    outcome.check("vmcoreinfo", info, if info { "present" } else { "missing" });
+    Ok(())
+}
+
+/// Checks that the extracted log is the one that the console showed, to its last line.
+fn check_dmesg(path: &Path, boot: &Boot) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let panic = boot.panic_line().context("the console showed no panic")?;
+    let message = without_time(&panic.text);
+    if !text.lines().any(|line| line.ends_with(message)) {
+        bail!("{} lacks {message:?}", path.display());
+    }
+    // The kernel's last words before the payload's first.
+    let payload = boot.payload();
+    let first = payload.first().map_or(boot.end, |line| line.at);
+    let last = boot
+        .lines
+        .iter()
+        .rfind(|line| line.at <= first && line.text.starts_with('['));
+    let last = without_time(&last.context("no kernel message before the payload's")?.text);
+    let ended = text.trim_end().lines().last().unwrap_or_default();
+    if !ended.ends_with(last) {
+        bail!(
+            "{} ends with {ended:?}, the console with {last:?}",
+            path.display()
+        );
+    }
+    Ok(format!(
+        "{} lines, ends with {last:?}",
+        text.lines().count()
+    ))
+}
+
+/// Returns a console line without its `[   12.345678] `.
+fn without_time(line: &str) -> &str {
+    line.split_once("] ").map_or(line, |(_, message)| message)
+}
+
+/// Finds a file by its name in a folder and below.
+pub fn find_file(folder: &Path, name: &str) -> Result<PathBuf> {
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for path in run::entries(&folder)? {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|file| file == name) {
+                return Ok(path);
+            }
+        }
+    }
+    bail!("no file {name} in {}", folder.display())
+}

@@ -1,0 +1,87 @@
+//! The guest's `/init`: a shell script made for the scenario.
+//!
+//! What the harness must understand is printed as lines that start with `guest: `:
+//! `step NAME EXIT`, `iomem …`, `ready`, `failed NAME`; and what `kdraw-guest` prints.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use super::{Loader, Scenario};
+use crate::dist::Dist;
+use crate::guest_image::Initramfs;
+use crate::material::{self, Kernel};
+
+/// The modules between a disk and a mounted file system. `crc32c` is the checksum that ext4 asks
+/// the crypto API for by name, so no module depends on it.
+const MODULES: [&str; 6] = [
+    "virtio_mmio",
+    "virtio_pci",
+    "virtio_blk",
+    "crc32c_generic",
+    "crc32c_cryptoapi",
+    "ext4",
+];
+
+/// Puts a script, the programs and the modules into an initramfs.
+pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
+    let mut image = Initramfs::new();
+    image.copy("bin/busybox", &material::busybox()?)?;
+    image.copy("bin/kdraw-guest", &dist.guest)?;
+    if dist.kdraw_aarch64.exists() {
+        image.copy("bin/kdraw", &dist.kdraw_aarch64)?;
+    }
+    image.modules(&kernel.modules, &MODULES)?;
+    image.program("init", script.as_bytes());
+    Ok(image)
+}
+
+/// Returns the script of the boot that ends in the panic.
+pub fn crash_script(scenario: &Scenario) -> String {
+    let mut script = prologue();
+    script += "mount -o ro,noload -t ext4 /dev/vda5 /mnt || fail mount\n";
+    if scenario.loader == Loader::Kdraw {
+        let plain = if scenario.plain { " --plain" } else { "" };
+        _ = writeln!(script, "must format kdraw format --yes{plain} /dev/vda4");
+        script += "must load kdraw load --target /dev/vda4\n";
+        script += "step status kdraw status --json\n";
+    }
+    _ = writeln!(
+        script,
+        "kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}",
+        scenario.fill,
+        scenario.panic.word(),
+        scenario.panic_cpu
+    );
+    script += "fail panic\n";
+    script
+}
+
+/// Returns the beginning of every script: mounts, modules, the disk, helpers.
+///
+/// The kernel's own messages leave the console here, because they would cut into ours; a panic
+/// makes the kernel verbose again.
+pub fn prologue() -> String {
+    r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs -o size=90% fill /fill
+dmesg -n 1
+hostname kdraw-guest
+step() { name=$1; shift; "$@"; code=$?; echo "guest: step $name $code"; return $code; }
+fail() { echo "guest: failed $1"; poweroff -f; sleep 60; }
+must() { step "$@" || fail "$1"; }
+for module in /modules/*.ko; do insmod $module || echo "guest: error insmod $module"; done
+tries=0
+while [ ! -b /dev/vda5 ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+[ -b /dev/vda5 ] || fail disk
+while read -r line; do
+    case $line in *"System RAM"|*"Crash kernel") echo "guest: iomem $line" ;; esac
+done < /proc/iomem
+echo "guest: ready $(uname -r) cpus $(nproc)"
+"#
+    .to_owned()
+}

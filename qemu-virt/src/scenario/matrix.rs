@@ -1,0 +1,1 @@
+//! The scenarios of `cargo xtask test`, as a table.

@@ -1,0 +1,311 @@
+//! A scenario: one machine, one kernel, one way to panic; and the order in which it is played.
+//!
+//! boot → format → load → fill → panic → capture → reset → examine. [`boot`] plays the part in
+//! the guest, [`evidence`] examines what it left, [`result`] records the checks.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::disk::Disk;
+use crate::dist::Dist;
+use crate::material::{self, Kernel, Suite};
+use crate::qemu::{DiskBus, Machine};
+
+pub mod boot;
+pub mod evidence;
+pub mod init;
+pub mod matrix;
+pub mod result;
+
+use result::Outcome;
+
+/// Room on the dump partition beyond the size of RAM, in MiB.
+const DUMP_SLACK_MIB: u64 = 64;
+
+/// A kernel to boot: a suite's, or one that lies on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// The newest kernel of a Debian suite.
+    Suite(Suite),
+    /// The root of an unpacked kernel package.
+    Root(PathBuf),
+}
+
+impl std::str::FromStr for KernelChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(match <Suite as clap::ValueEnum>::from_str(text, true) {
+            Ok(suite) => Self::Suite(suite),
+            Err(_) => Self::Root(text.into()),
+        })
+    }
+}
+
+impl std::fmt::Display for KernelChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Suite(suite) => write!(f, "{}", format!("{suite:?}").to_lowercase()),
+            Self::Root(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// How the kernel panics (`kdraw-guest`'s `trigger` module says what happens).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Panic {
+    /// `c` into /proc/sysrq-trigger.
+    Sysrq,
+    /// A NULL pointer dereference in kernel mode.
+    Null,
+    /// A panic in the UART's interrupt, with interrupts masked.
+    IrqOff,
+}
+
+impl Panic {
+    /// Returns the guest program's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sysrq => "sysrq",
+            Self::Null => "null",
+            Self::IrqOff => "irq-off",
+        }
+    }
+}
+
+/// What puts the payload into the crash region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loader {
+    /// `kdraw load`.
+    Kdraw,
+    /// Nothing: the kernel panics without a capture kernel. Tests the harness itself.
+    None,
+}
+
+/// What one end-to-end run looks like.
+#[derive(Clone, Debug, clap::Args, Serialize)]
+pub struct Scenario {
+    /// Name in reports and of the output folder.
+    #[arg(long, default_value = "e2e")]
+    pub name: String,
+    /// bookworm, trixie, sid, or the root of an unpacked kernel package.
+    #[arg(long, default_value = "bookworm")]
+    #[serde(serialize_with = "as_text")]
+    pub kernel: KernelChoice,
+    /// RAM in MiB.
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub mem: u64,
+    /// CPUs.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub smp: u32,
+    /// The crash region, as on the kernel's command line.
+    #[arg(long, default_value = "8M", value_name = "SIZE")]
+    pub crashkernel: String,
+    /// QEMU's CPU model: cortex-a72 (EL1 or EL2), max (EL2 with VHE), …
+    #[arg(long, default_value = "cortex-a72")]
+    pub cpu: String,
+    /// Further options of QEMU's `virt` machine, for example `virtualization=on,gic-version=3`.
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
+    pub machine: Vec<String>,
+    /// How the disk is attached.
+    #[arg(long, value_enum, default_value = "virtio-mmio")]
+    #[serde(serialize_with = "as_debug")]
+    pub disk: DiskBus,
+    /// Memory that the guest fills before it panics, in MiB.
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    pub fill: u64,
+    /// How the kernel panics.
+    #[arg(long, value_enum, default_value = "sysrq")]
+    pub panic: Panic,
+    /// The CPU on which it panics.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub panic_cpu: u32,
+    /// Format the dump partition for a literally raw vmcore.
+    #[arg(long)]
+    pub plain: bool,
+    /// What loads the payload.
+    #[arg(long, value_enum, default_value = "kdraw")]
+    pub loader: Loader,
+}
+
+fn as_text<S: serde::Serializer>(
+    value: &KernelChoice,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn as_debug<S: serde::Serializer>(
+    value: &DiskBus,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&format!("{value:?}"))
+}
+
+impl Scenario {
+    /// Returns the command line of the kernel.
+    fn command_line(&self) -> String {
+        format!(
+            "console=ttyAMA0 rdinit=/init panic=1 oops=panic crashkernel={} loglevel=6",
+            self.crashkernel
+        )
+    }
+
+    /// Returns the kernel, from the cache or from the path the user gave.
+    pub fn kernel(&self) -> Result<Kernel> {
+        match &self.kernel {
+            KernelChoice::Suite(suite) => material::kernel(*suite),
+            KernelChoice::Root(root) => kernel_in(root),
+        }
+    }
+}
+
+/// Where a run leaves its files.
+pub struct Place {
+    /// The output folder.
+    pub out: PathBuf,
+    /// Short-lived folder for QEMU's sockets and, where there is room, the RAM file.
+    scratch: PathBuf,
+    ram: PathBuf,
+    keep_ram: bool,
+}
+
+impl Place {
+    /// Makes an empty output folder and finds room for `mem_mib` of guest RAM.
+    pub fn new(out: &Path, mem_mib: u64, keep_ram: bool) -> Result<Self> {
+        crate::run::remove_dir(out)?;
+        crate::run::create_dir(out)?;
+        let scratch = std::env::temp_dir().join(format!("kdraw-e2e-{}", std::process::id()));
+        crate::run::create_dir(&scratch)?;
+        // A RAM file on a real file system costs write-back of everything the guest touches.
+        let shm = Path::new("/dev/shm");
+        let ram = if !keep_ram && free_mib(shm).is_some_and(|free| free > mem_mib + 256) {
+            shm.join(format!("kdraw-e2e-{}.ram", std::process::id()))
+        } else {
+            out.join("ram.img")
+        };
+        Ok(Self {
+            out: out.to_path_buf(),
+            scratch,
+            ram,
+            keep_ram,
+        })
+    }
+
+    /// Returns the file that is the guest's RAM.
+    pub fn ram(&self) -> &Path {
+        &self.ram
+    }
+
+    /// Returns the path of a file in the output folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.keep_ram {
+            let _ = std::fs::remove_file(&self.ram);
+        }
+        let _ = std::fs::remove_dir_all(&self.scratch);
+    }
+}
+
+/// Returns a machine for this scenario.
+pub fn machine<'a>(
+    scenario: &'a Scenario,
+    kernel: &'a Kernel,
+    place: &'a Place,
+    disk: &'a Disk,
+    initramfs: &'a Path,
+    command_line: &'a str,
+) -> Machine<'a> {
+    Machine {
+        mem_mib: scenario.mem,
+        smp: scenario.smp,
+        cpu: &scenario.cpu,
+        options: &scenario.machine,
+        bus: scenario.disk,
+        disk: &disk.path,
+        kernel: &kernel.image,
+        initramfs,
+        command_line,
+        ram: &place.ram,
+        sockets: &place.scratch,
+    }
+}
+
+/// Plays a scenario and examines what it left; `result.json` tells the outcome.
+pub fn play(scenario: &Scenario, dist: &Dist, place: &Place) -> Result<Outcome> {
+    let kernel = scenario.kernel()?;
+    let disk = Disk::create(
+        &place.file("dump.img"),
+        scenario.mem + DUMP_SLACK_MIB,
+        scenario.fill / 4,
+        0,
+    )?;
+    let initramfs = place.file("initramfs");
+    init::image(&init::crash_script(scenario), dist, &kernel)?.write(&initramfs)?;
+    let command_line = scenario.command_line();
+    let machine = machine(scenario, &kernel, place, &disk, &initramfs, &command_line);
+    let mut outcome = Outcome::new(scenario, &kernel);
+    let boot = boot::run(&machine, &place.file("serial.log"), budget(scenario))?;
+    boot.check(scenario, &mut outcome);
+    evidence::check_disk(&disk, &mut outcome)?;
+    if scenario.loader != Loader::None {
+        evidence::check_dump(scenario, dist, place, &boot, &mut outcome)?;
+    }
+    disk.forget_copy()?;
+    std::fs::remove_file(&initramfs)?;
+    outcome.write(&place.file("result.json"))?;
+    Ok(outcome)
+}
+
+/// Returns how long the guest may run; emulated CPUs differ much in speed.
+pub fn budget(scenario: &Scenario) -> Duration {
+    Duration::from_secs(300 + scenario.mem / 4)
+}
+
+/// Finds the kernel in an unpacked package.
+fn kernel_in(root: &Path) -> Result<Kernel> {
+    let folders = [root.join("lib/modules"), root.join("usr/lib/modules")];
+    let folder = folders.iter().find(|folder| folder.is_dir());
+    let folder = folder.with_context(|| format!("{} has no lib/modules", root.display()))?;
+    let modules = crate::run::entries(folder)?;
+    let [modules] = modules.as_slice() else {
+        bail!("{} must hold the modules of one kernel", folder.display());
+    };
+    let release = modules
+        .file_name()
+        .and_then(|name| name.to_str())
+        .context("odd kernel release")?;
+    let images = [
+        root.join(format!("boot/vmlinuz-{release}")),
+        modules.join("vmlinuz"),
+    ];
+    let image = images.iter().find(|image| image.is_file());
+    let image = image.with_context(|| format!("{} has no vmlinuz", root.display()))?;
+    Ok(Kernel {
+        image: image.clone(),
+        modules: modules.clone(),
+        release: release.to_owned(),
+    })
+}
+
+/// Returns the free space of a file system.
+fn free_mib(folder: &Path) -> Option<u64> {
+    let mut df = crate::run::command(["df", "-BM", "--output=avail"]);
+    let text = crate::run::output(df.arg(folder)).ok()?;
+    text.lines()
+        .last()?
+        .trim()
+        .trim_end_matches('M')
+        .parse()
+        .ok()
+}
