@@ -17,8 +17,6 @@ pub mod tag {
     pub const PHASES: u16 = 2;
     /// Text: why the dump is not complete; absent if it is.
     pub const TRUNCATED: u16 = 3;
-    /// u64: requests to the target that had to be repeated.
-    pub const RETRIES: u16 = 4;
 }
 
 /// Why a core's checksum chunk cannot be used.

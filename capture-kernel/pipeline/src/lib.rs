@@ -1,5 +1,19 @@
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 //! Select, compress, seal and write a dump.
+//!
+//! The pipeline knows traits, not devices: [`ports`] says what it needs of a machine.
+//! [`partition`] is the one way to the target; [`dump`] writes one dump into a slot of it.
 
+pub mod dump;
+pub mod partition;
 pub mod ports;

@@ -9,7 +9,9 @@ pub trait Clock {
 
     /// A deadline `timeout_us` microseconds from now.
     fn deadline(&self, timeout_us: u64) -> Deadline {
-        Deadline { at_us: self.now_us().saturating_add(timeout_us) }
+        Deadline {
+            at_us: self.now_us().saturating_add(timeout_us),
+        }
     }
 }
 

@@ -1,0 +1,486 @@
+//! One dump being written: slot choice, header, chunks strictly forward, trailer.
+
+use kdraw_format::addr::{FRAME_SIZE, PartOffset, Pfn, PhysRange};
+use kdraw_format::chunk::{
+    ChunkSpec, Class, Codec, Content, Kind, MAX_RUNS, Run, data_offset, seal,
+};
+use kdraw_format::layout::{BLOCK, JOURNAL_RECORDS, SlotPlace, Superblock};
+use kdraw_format::records::RecordWriter;
+use kdraw_format::slot::{Outcome, SlotHeader};
+use kdraw_format::trailer::{self, Checkpoints};
+use kdraw_linux::memory::PhysMem;
+
+use crate::partition::{Partition, TargetError};
+use crate::ports::Deadline;
+
+/// Frames in a full page chunk: with its header block it makes 256 KiB.
+pub const FRAMES_PER_CHUNK: usize = 63;
+/// Bytes that a buffer must have for a full page chunk.
+pub const CHUNK_BUFFER: usize = 256 << 10;
+/// Bytes at the end of the stream that pages never use: for the payload's log, the index and
+/// the trailer.
+const TAIL_ROOM: u64 = 256 << 10;
+/// Checkpoints kept for the index.
+const CHECKPOINTS: usize = 512;
+
+/// Chooses the slot for a new dump, and tells how its header reads now: the first free one,
+/// or on a partition formatted to allow it the one written longest ago. `None`: every slot
+/// holds a dump that nobody has extracted, so only the journal may be written.
+///
+/// # Errors
+/// What reading the headers failed with.
+pub fn choose_slot(
+    partition: &mut Partition<'_>,
+) -> Result<Option<(SlotPlace, SlotHeader)>, TargetError> {
+    let superblock = partition.superblock().clone();
+    let mut oldest: Option<(SlotPlace, SlotHeader)> = None;
+    for index in 0..superblock.slots {
+        let Some(place) = superblock.slot(index) else {
+            break;
+        };
+        // A slot whose header is damaged in both copies may hold a dump: it is not free.
+        let Some(header) = read_header(partition, &place)? else {
+            continue;
+        };
+        if header.is_free() {
+            return Ok(Some((place, header)));
+        }
+        if oldest
+            .as_ref()
+            .is_none_or(|(_, old)| header.generation < old.generation)
+        {
+            oldest = Some((place, header));
+        }
+    }
+    Ok(oldest.filter(|_| superblock.overwrite))
+}
+
+fn read_header(
+    partition: &mut Partition<'_>,
+    place: &SlotPlace,
+) -> Result<Option<SlotHeader>, TargetError> {
+    let mut block = [0; BLOCK];
+    partition.read_block(place.header(0), &mut block)?;
+    let a = SlotHeader::decode(&block, place.index);
+    partition.read_block(place.header(1), &mut block)?;
+    let b = SlotHeader::decode(&block, place.index);
+    Ok(SlotHeader::newest(a, b))
+}
+
+/// Writes both copies of a slot's header, durably one after the other, so that a cut leaves
+/// one of them whole.
+///
+/// # Errors
+/// What the device failed with.
+pub fn write_header(
+    partition: &mut Partition<'_>,
+    place: &SlotPlace,
+    header: &SlotHeader,
+) -> Result<(), TargetError> {
+    for copy in 0..2 {
+        let buffer = partition.buffer()?;
+        let Some(block) = buffer.bytes.first_chunk_mut::<BLOCK>() else {
+            return Err(kdraw_format::chunk::ChunkError::TooLarge.into());
+        };
+        header.encode(block);
+        partition.write(place.header(copy), buffer, BLOCK)?;
+        partition.flush()?;
+    }
+    Ok(())
+}
+
+/// Writes the black box into the journal: the only thing that is kept of a crash when every
+/// slot is taken. The journal is a ring; the oldest record goes.
+///
+/// # Errors
+/// What the device failed with.
+pub fn write_journal(
+    partition: &mut Partition<'_>,
+    dump_id: [u8; 16],
+    fill: impl FnOnce(&mut RecordWriter<'_>),
+) -> Result<(), TargetError> {
+    let mut next = 0;
+    for index in 0..JOURNAL_RECORDS {
+        let mut block = [0; BLOCK];
+        partition.read_block(Superblock::journal_record(index), &mut block)?;
+        if let Ok(header) = kdraw_format::chunk::ChunkHeader::decode(&block) {
+            next = header.sequence.saturating_add(1).max(next);
+        }
+    }
+    let at = Superblock::journal_record(next);
+    let buffer = partition.buffer()?;
+    let len = seal_records(
+        &mut *buffer.bytes,
+        Kind::BlackBox,
+        dump_id,
+        next,
+        at.0,
+        kdraw_format::black_box::BLACK_BOX_CHUNK,
+        fill,
+    )?;
+    partition.write(at, buffer, len)?;
+    partition.flush()
+}
+
+fn seal_records(
+    bytes: &mut [u8],
+    kind: Kind,
+    dump_id: [u8; 16],
+    sequence: u64,
+    stream_offset: u64,
+    limit: usize,
+    fill: impl FnOnce(&mut RecordWriter<'_>),
+) -> Result<usize, TargetError> {
+    let data = data_offset(0);
+    let room = bytes.get_mut(data..limit).unwrap_or_default();
+    let mut records = RecordWriter::new(room);
+    fill(&mut records);
+    let len = records.len();
+    let spec = ChunkSpec {
+        kind,
+        codec: Codec::Raw,
+        dump_id,
+        sequence,
+        stream_offset,
+        runs: &[],
+        stored_len: len,
+        raw_len: len,
+    };
+    Ok(seal(bytes, &spec)?)
+}
+
+/// Why the pages of a range were not all written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PagesEnded {
+    /// The slot is full.
+    #[error("the slot is full")]
+    SlotFull,
+    /// The time budget is used up.
+    #[error("the time budget is used up")]
+    OutOfTime,
+}
+
+/// A dump being written into its slot.
+pub struct Dump<'p, 'a> {
+    partition: &'p mut Partition<'a>,
+    place: SlotPlace,
+    header: SlotHeader,
+    sequence: u64,
+    at: u64,
+    checkpoints: Checkpoints<CHECKPOINTS>,
+}
+
+impl<'p, 'a> Dump<'p, 'a> {
+    /// Begins a dump: the slot's header says *writing* from now on.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn begin(
+        partition: &'p mut Partition<'a>,
+        place: SlotPlace,
+        old: &SlotHeader,
+        dump_id: [u8; 16],
+    ) -> Result<Self, TargetError> {
+        let header = SlotHeader {
+            outcome: Outcome::Writing,
+            index: place.index,
+            generation: old.generation.saturating_add(1),
+            dump_id,
+            ..SlotHeader::default()
+        };
+        write_header(partition, &place, &header)?;
+        Ok(Self {
+            partition,
+            place,
+            header,
+            sequence: 0,
+            at: 0,
+            checkpoints: Checkpoints::default(),
+        })
+    }
+
+    /// Frames stored and frames unreadable so far.
+    pub fn frames(&self) -> (u64, u64) {
+        (self.header.frames, self.header.unreadable)
+    }
+
+    /// Bytes of stream written so far.
+    pub fn len(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.at == 0
+    }
+
+    /// The partition's superblock.
+    pub fn superblock(&self) -> &Superblock {
+        self.partition.superblock()
+    }
+
+    /// Waits until all that was written is durable.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn flush(&mut self) -> Result<(), TargetError> {
+        self.partition.flush()
+    }
+
+    /// Writes a chunk of records.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn records(
+        &mut self,
+        kind: Kind,
+        limit: usize,
+        fill: impl FnOnce(&mut RecordWriter<'_>),
+    ) -> Result<(), TargetError> {
+        let buffer = self.partition.buffer()?;
+        let (id, sequence, at) = (self.header.dump_id, self.sequence, self.at);
+        let len = seal_records(&mut *buffer.bytes, kind, id, sequence, at, limit, fill)?;
+        self.write_sealed(buffer, len)
+    }
+
+    /// Writes a text, as many chunks as it takes: `fill` is called with a sink that takes its
+    /// pieces.
+    ///
+    /// # Errors
+    /// What the device failed with; the rest of the text is dropped then.
+    pub fn text(
+        &mut self,
+        kind: Kind,
+        fill: impl FnOnce(&mut dyn FnMut(&[u8])),
+    ) -> Result<(), TargetError> {
+        let start = data_offset(0);
+        let mut result = Ok(());
+        let mut current = Some(self.partition.buffer()?);
+        let mut used = 0usize;
+        fill(&mut |mut piece: &[u8]| {
+            while !piece.is_empty() && result.is_ok() {
+                let Some(buffer) = &mut current else { return };
+                let room = buffer
+                    .bytes
+                    .get_mut(start.saturating_add(used)..CHUNK_BUFFER);
+                let room = room.unwrap_or_default();
+                let take = piece.len().min(room.len());
+                let (now, later) = piece.split_at(take);
+                if let Some(place) = room.get_mut(..take) {
+                    place.copy_from_slice(now);
+                }
+                used = used.saturating_add(take);
+                piece = later;
+                if !piece.is_empty() {
+                    result = self.next_text_buffer(kind, &mut current, used);
+                    used = 0;
+                }
+            }
+        });
+        result?;
+        match current {
+            Some(buffer) if used > 0 => self.seal_and_write(kind, buffer, &[], used),
+            Some(buffer) => {
+                self.partition.release(buffer);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn next_text_buffer(
+        &mut self,
+        kind: Kind,
+        current: &mut Option<crate::ports::DmaBuffer>,
+        used: usize,
+    ) -> Result<(), TargetError> {
+        if let Some(full) = current.take() {
+            self.seal_and_write(kind, full, &[], used)?;
+        }
+        *current = Some(self.partition.buffer()?);
+        Ok(())
+    }
+
+    /// Writes the pages of `range`, [`FRAMES_PER_CHUNK`] to a chunk; frames that fault are
+    /// noted as unreadable and passed over.
+    ///
+    /// # Errors
+    /// The outer error is the device's; the inner tells why the range was not finished.
+    pub fn pages(
+        &mut self,
+        range: &PhysRange,
+        memory: &impl PhysMem,
+        deadline: Deadline,
+    ) -> Result<Result<(), PagesEnded>, TargetError> {
+        let end = range.end.pfn();
+        let mut next = range.start.pfn();
+        while next < end {
+            if self
+                .at
+                .saturating_add(CHUNK_BUFFER as u64)
+                .saturating_add(TAIL_ROOM)
+                > self.place.stream_len()
+            {
+                return Ok(Err(PagesEnded::SlotFull));
+            }
+            if deadline.passed(self.partition.clock()) {
+                return Ok(Err(PagesEnded::OutOfTime));
+            }
+            let frames = end.0.saturating_sub(next.0).min(FRAMES_PER_CHUNK as u64);
+            let buffer = self.partition.buffer()?;
+            let mut runs = heapless::Vec::<Run, FRAMES_PER_CHUNK>::new();
+            let data = read_frames(next, frames, &mut *buffer.bytes, memory, &mut runs);
+            for run in &runs {
+                let count = match run.content {
+                    Content::Stored => &mut self.header.frames,
+                    Content::Unreadable | Content::Zero => &mut self.header.unreadable,
+                };
+                *count = count.saturating_add(u64::from(run.frames));
+            }
+            self.seal_and_write(Kind::Pages, buffer, &runs, data)?;
+            next = Pfn(next.0.saturating_add(frames));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Ends the dump: index, trailer, flush, and the slot's header with the outcome.
+    ///
+    /// # Errors
+    /// What the device failed with; the slot then still says *writing*.
+    pub fn close(
+        mut self,
+        truncated: Option<&str>,
+        dropped_ranges: u64,
+        phases: &str,
+    ) -> Result<SlotHeader, TargetError> {
+        let buffer = self.partition.buffer()?;
+        let room = buffer
+            .bytes
+            .get_mut(data_offset(0)..CHUNK_BUFFER)
+            .unwrap_or_default();
+        let len = self.checkpoints.encode(room);
+        self.seal_and_write(Kind::Index, buffer, &[], len)?;
+        let counts = [
+            self.header.frames,
+            self.header.unreadable,
+            dropped_ranges,
+            self.sequence,
+        ];
+        self.records(Kind::Trailer, BLOCK, |records| {
+            let counts = counts.map(u64::to_le_bytes);
+            records.put(trailer::tag::COUNTS, &counts.each_ref().map(|c| &c[..]));
+            records.put(trailer::tag::PHASES, &[phases.as_bytes()]);
+            if let Some(why) = truncated {
+                records.put(trailer::tag::TRUNCATED, &[why.as_bytes()]);
+            }
+        })?;
+        self.partition.flush()?;
+        let complete = truncated.is_none() && self.header.unreadable == 0;
+        self.header.outcome = if complete {
+            Outcome::Complete
+        } else {
+            Outcome::Truncated
+        };
+        self.header.stream_len = self.at;
+        self.header.chunks = self.sequence;
+        self.header.elapsed_us = self.partition.clock().now_us();
+        self.header.generation = self.header.generation.saturating_add(1);
+        write_header(self.partition, &self.place, &self.header)?;
+        Ok(self.header)
+    }
+
+    fn seal_and_write(
+        &mut self,
+        kind: Kind,
+        buffer: crate::ports::DmaBuffer,
+        runs: &[Run],
+        data: usize,
+    ) -> Result<(), TargetError> {
+        let spec = ChunkSpec {
+            kind,
+            codec: Codec::Raw,
+            dump_id: self.header.dump_id,
+            sequence: self.sequence,
+            stream_offset: self.at,
+            runs,
+            stored_len: data,
+            raw_len: data,
+        };
+        let len = seal(&mut *buffer.bytes, &spec)?;
+        self.write_sealed(buffer, len)
+    }
+
+    fn write_sealed(
+        &mut self,
+        buffer: crate::ports::DmaBuffer,
+        len: usize,
+    ) -> Result<(), TargetError> {
+        let end = self.at.saturating_add(len as u64);
+        if end > self.place.stream_len() {
+            self.partition.release(buffer);
+            return Err(TargetError::OutOfBounds {
+                at: PartOffset(self.at),
+                len: len as u64,
+            });
+        }
+        let at = PartOffset(self.place.stream_start().0.saturating_add(self.at));
+        self.partition.write(at, buffer, len)?;
+        self.checkpoints.note(self.sequence, self.at);
+        self.sequence = self.sequence.saturating_add(1);
+        self.at = end;
+        Ok(())
+    }
+}
+
+/// Reads `frames` frames from `first` on into a chunk's buffer; returns the bytes stored.
+fn read_frames(
+    first: Pfn,
+    frames: u64,
+    buffer: &mut [u8],
+    memory: &impl PhysMem,
+    runs: &mut heapless::Vec<Run, FRAMES_PER_CHUNK>,
+) -> usize {
+    let frame = FRAME_SIZE as usize;
+    let read = |pfn: Pfn, into: Option<&mut [u8]>| match (pfn.addr(), into) {
+        (Some(at), Some(into)) => memory.read(at, into).is_ok(),
+        _ => false,
+    };
+    let run = |first, frames, content| Run {
+        first,
+        frames,
+        content,
+        class: Class::Unclassified,
+    };
+    // The whole of it is one run, as long as nothing faults.
+    let start = data_offset(1);
+    let len = (frames as usize).saturating_mul(frame);
+    let end = start.saturating_add(len);
+    if read(first, buffer.get_mut(start..end)) {
+        let _ = runs.push(run(first, frames as u32, Content::Stored));
+        return len;
+    }
+    // Frame by frame, first as if every frame were a run of its own, then moved down to
+    // where the runs that came of it end.
+    let start = data_offset(FRAMES_PER_CHUNK);
+    let mut stored = 0usize;
+    for index in 0..frames {
+        let pfn = Pfn(first.0.saturating_add(index));
+        let at = start.saturating_add(stored);
+        let content = if read(pfn, buffer.get_mut(at..at.saturating_add(frame))) {
+            stored = stored.saturating_add(frame);
+            Content::Stored
+        } else {
+            Content::Unreadable
+        };
+        match runs.last_mut() {
+            Some(last) if last.content == content => last.frames = last.frames.saturating_add(1),
+            _ => {
+                let _ = runs.push(run(pfn, 1, content));
+            }
+        }
+    }
+    buffer.copy_within(start..start.saturating_add(stored), data_offset(runs.len()));
+    stored
+}
+
+const _: () = assert!(FRAMES_PER_CHUNK <= MAX_RUNS);

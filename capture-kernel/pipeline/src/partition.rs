@@ -1,0 +1,367 @@
+//! The dump partition: the one way to the target, and the checks that open it.
+//!
+//! Nothing is written through anything but [`Partition`], and it exists only after the disk's
+//! own partition table, the superblock's UUID and its range all agreed with the plan
+//! (design law 2). Every block address goes through [`Partition::lba`].
+
+use kdraw_format::addr::{Lba, PartOffset};
+use kdraw_format::layout::{BLOCK, LayoutError, START_UNKNOWN, Superblock};
+use kdraw_format::partition_table::partitions;
+use kdraw_format::plan::Target;
+use kdraw_format::walk::{ReadAt, ReadFailed};
+
+use crate::ports::{BlockDevice, Clock, DeviceError, DmaBuffer, Operation, Request};
+
+/// How long one request may take before the device is given up, in microseconds. Generous:
+/// an SD card may erase for a second before it answers.
+pub const REQUEST_TIMEOUT_US: u64 = 10_000_000;
+
+/// Why the target is refused or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// The device failed.
+    #[error("target device: {0}")]
+    Device(#[from] DeviceError),
+    /// The plan's range does not lie on the device, or not on its blocks.
+    #[error(
+        "the plan's partition (byte {start}, {len} bytes) does not fit the disk of {disk} bytes"
+    )]
+    RangeOutside {
+        /// First byte of the partition in the plan.
+        start: u64,
+        /// Its length in bytes.
+        len: u64,
+        /// The disk's length in bytes.
+        disk: u64,
+    },
+    /// The disk's partition table has no partition with the plan's range.
+    #[error(
+        "the disk has no partition at byte {start} with {len} bytes any more; run kdraw load again"
+    )]
+    PartitionMoved {
+        /// First byte of the partition in the plan.
+        start: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// Neither copy of the superblock can be used.
+    #[error("the partition is not signed for kdraw: {0}")]
+    NotSigned(LayoutError),
+    /// The partition was formatted again since the plan was made.
+    #[error("the partition's UUID is not the plan's; run kdraw load again")]
+    UuidDiffers,
+    /// The superblock was written for another place or length.
+    #[error("the superblock was written for byte {start}, {len} bytes; the plan differs")]
+    RangeDiffers {
+        /// First byte of the partition in the superblock.
+        start: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// A write outside the partition was asked for: a defect in the payload.
+    #[error("write at {at}, {len} bytes, leaves the partition")]
+    OutOfBounds {
+        /// Where in the partition.
+        at: PartOffset,
+        /// How many bytes.
+        len: u64,
+    },
+    /// A chunk could not be built: a defect in the payload.
+    #[error("chunk: {0}")]
+    Chunk(#[from] kdraw_format::chunk::ChunkError),
+}
+
+/// A signed partition, opened for one dump.
+pub struct Partition<'a> {
+    device: &'a mut dyn BlockDevice,
+    clock: &'a dyn Clock,
+    superblock: Superblock,
+    start: u64,
+    block_size: u64,
+    free: heapless::Vec<DmaBuffer, MAX_BUFFERS>,
+    in_flight: usize,
+    queue_depth: usize,
+}
+
+/// The most buffers that a partition can be given.
+pub const MAX_BUFFERS: usize = 16;
+
+impl<'a> Partition<'a> {
+    /// Opens the plan's target on `device`, with `buffers` to work with (at least one, each
+    /// of at least [`BLOCK`] bytes).
+    ///
+    /// # Errors
+    /// Why the target is refused; nothing was written then.
+    pub fn open(
+        device: &'a mut dyn BlockDevice,
+        clock: &'a dyn Clock,
+        target: &Target,
+        buffers: impl IntoIterator<Item = DmaBuffer>,
+    ) -> Result<Self, TargetError> {
+        let geometry = device.geometry();
+        let block_size = u64::from(geometry.block_size);
+        let disk = geometry.blocks.saturating_mul(block_size);
+        let (start, len) = (target.partition_start, target.partition_len);
+        let aligned = |value: u64| value.checked_rem(block_size) == Some(0);
+        let inside = start.checked_add(len).is_some_and(|end| end <= disk);
+        if !(512..=BLOCK as u64).contains(&block_size)
+            || !inside
+            || !aligned(start)
+            || !aligned(len)
+        {
+            return Err(TargetError::RangeOutside { start, len, disk });
+        }
+        let mut free = heapless::Vec::new();
+        for buffer in buffers {
+            if free.push(buffer).is_err() {
+                break;
+            }
+        }
+        let mut this = Self {
+            device,
+            clock,
+            superblock: Superblock::new([0; 16], 0, u64::MAX, 1, true)
+                .map_err(TargetError::NotSigned)?,
+            start,
+            block_size,
+            free,
+            in_flight: 0,
+            queue_depth: geometry.queue_depth,
+        };
+        if !target.unchecked_table {
+            this.check_table(start, len)?;
+        }
+        this.superblock = this.read_superblock(len)?;
+        if this.superblock.uuid != target.uuid {
+            return Err(TargetError::UuidDiffers);
+        }
+        let signed_start = this.superblock.partition_start;
+        if this.superblock.partition_len != len
+            || (signed_start != start && signed_start != START_UNKNOWN)
+        {
+            return Err(TargetError::RangeDiffers {
+                start: signed_start,
+                len: this.superblock.partition_len,
+            });
+        }
+        Ok(this)
+    }
+
+    /// What the partition was formatted as.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// The clock that bounds every wait here.
+    pub fn clock(&self) -> &'a dyn Clock {
+        self.clock
+    }
+
+    fn check_table(&mut self, start: u64, len: u64) -> Result<(), TargetError> {
+        let block_size = self.block_size;
+        let mut found = false;
+        let mut disk = WholeDisk {
+            partition: self,
+            failed: None,
+        };
+        let table = partitions(&mut disk, block_size, |partition| {
+            found = partition.start == start && partition.len == len;
+            !found
+        });
+        if let Some(error) = disk.failed {
+            return Err(error);
+        }
+        if table.is_err() || !found {
+            return Err(TargetError::PartitionMoved { start, len });
+        }
+        Ok(())
+    }
+
+    fn read_superblock(&mut self, len: u64) -> Result<Superblock, TargetError> {
+        let mut block = [0; BLOCK];
+        self.read(PartOffset(0), len, &mut block)?;
+        Superblock::decode(&block).or_else(|first| {
+            self.read(Superblock::second_copy(len), len, &mut block)?;
+            Superblock::decode(&block).map_err(|_| TargetError::NotSigned(first))
+        })
+    }
+
+    /// Turns an offset in the partition into a block address on the disk: the one place that
+    /// does, and that checks the bounds.
+    fn lba(&self, at: PartOffset, len: u64, partition_len: u64) -> Result<Lba, TargetError> {
+        let outside = TargetError::OutOfBounds { at, len };
+        let end = at.0.checked_add(len).ok_or(outside)?;
+        let byte = self.start.checked_add(at.0).ok_or(outside)?;
+        if end > partition_len || len == 0 || byte.checked_rem(self.block_size) != Some(0) {
+            return Err(outside);
+        }
+        byte.checked_div(self.block_size).map(Lba).ok_or(outside)
+    }
+
+    /// Reads one block of the partition, waiting for it.
+    ///
+    /// # Errors
+    /// [`TargetError::OutOfBounds`], or what the device answered.
+    pub fn read_block(
+        &mut self,
+        at: PartOffset,
+        block: &mut [u8; BLOCK],
+    ) -> Result<(), TargetError> {
+        self.read(at, self.superblock.partition_len, block)
+    }
+
+    fn read(
+        &mut self,
+        at: PartOffset,
+        partition_len: u64,
+        block: &mut [u8; BLOCK],
+    ) -> Result<(), TargetError> {
+        let lba = self.lba(at, BLOCK as u64, partition_len)?;
+        self.read_lba(lba, block)
+    }
+
+    fn read_lba(&mut self, lba: Lba, into: &mut [u8]) -> Result<(), TargetError> {
+        let buffer = self.buffer()?;
+        let request = Request {
+            operation: Operation::Read,
+            lba,
+            len: into.len(),
+            buffer,
+        };
+        self.start_request(request)?;
+        // Nothing else is in flight here: the next completion is this one.
+        let buffer = self.wait()?;
+        let result = match buffer.bytes.get(..into.len()) {
+            Some(bytes) => {
+                into.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => Err(TargetError::Device(DeviceError::BadRequest)),
+        };
+        self.release(buffer);
+        result
+    }
+
+    /// Takes a buffer to fill, waiting for a write to end if all are in flight.
+    ///
+    /// # Errors
+    /// What a write that ended meanwhile failed with, or the device's silence.
+    pub fn buffer(&mut self) -> Result<DmaBuffer, TargetError> {
+        match self.free.pop() {
+            Some(buffer) => Ok(buffer),
+            None => self.wait(),
+        }
+    }
+
+    /// Gives back a buffer unused.
+    pub fn release(&mut self, buffer: DmaBuffer) {
+        // Cannot be full: only buffers that came from here come back.
+        let _ = self.free.push(buffer);
+    }
+
+    /// Starts to write the first `len` bytes of `buffer` at `at`; returns at once unless the
+    /// device's queue is full.
+    ///
+    /// # Errors
+    /// [`TargetError::OutOfBounds`], or what the device answered.
+    pub fn write(
+        &mut self,
+        at: PartOffset,
+        buffer: DmaBuffer,
+        len: usize,
+    ) -> Result<(), TargetError> {
+        let lba = match self.lba(at, len as u64, self.superblock.partition_len) {
+            Ok(lba) => lba,
+            Err(error) => {
+                self.release(buffer);
+                return Err(error);
+            }
+        };
+        if self.in_flight >= self.queue_depth {
+            let done = self.wait()?;
+            self.release(done);
+        }
+        self.start_request(Request {
+            operation: Operation::Write,
+            lba,
+            len,
+            buffer,
+        })
+    }
+
+    /// Waits until nothing is in flight, then until the device says that all is durable.
+    ///
+    /// # Errors
+    /// What a write or the flush failed with.
+    pub fn flush(&mut self) -> Result<(), TargetError> {
+        while self.in_flight > 0 {
+            let buffer = self.wait()?;
+            self.release(buffer);
+        }
+        let deadline = self.clock.deadline(REQUEST_TIMEOUT_US);
+        Ok(self.device.flush(self.clock, deadline)?)
+    }
+
+    fn start_request(&mut self, request: Request) -> Result<(), TargetError> {
+        match self.device.start(request) {
+            Ok(()) => {
+                self.in_flight = self.in_flight.saturating_add(1);
+                Ok(())
+            }
+            Err((error, buffer)) => {
+                self.release(buffer);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Waits for any request to end and takes its buffer.
+    fn wait(&mut self) -> Result<DmaBuffer, TargetError> {
+        let deadline = self.clock.deadline(REQUEST_TIMEOUT_US);
+        loop {
+            if let Some(done) = self.device.poll() {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                if let Err(error) = done.result {
+                    self.release(done.buffer);
+                    return Err(error.into());
+                }
+                return Ok(done.buffer);
+            }
+            if deadline.passed(self.clock) {
+                return Err(DeviceError::Timeout("a request was never completed").into());
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// The whole disk for the partition table's reader; read-only.
+struct WholeDisk<'p, 'a> {
+    partition: &'p mut Partition<'a>,
+    failed: Option<TargetError>,
+}
+
+impl ReadAt for WholeDisk<'_, '_> {
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+        let failed = ReadFailed { offset };
+        let block_size = self.partition.block_size;
+        let first = offset.checked_div(block_size).ok_or(failed)?;
+        let skip = offset.checked_rem(block_size).ok_or(failed)? as usize;
+        // Table entries are at most one sector: two blocks always hold what is asked for.
+        let mut blocks = [0; 2 * BLOCK];
+        let need = skip
+            .saturating_add(into.len())
+            .checked_next_multiple_of(block_size as usize);
+        let piece = need.and_then(|need| blocks.get_mut(..need)).ok_or(failed)?;
+        if let Err(error) = self.partition.read_lba(Lba(first), piece) {
+            self.failed = Some(error);
+            return Err(failed);
+        }
+        let bytes = piece
+            .get(skip..)
+            .and_then(|rest| rest.get(..into.len()))
+            .ok_or(failed)?;
+        into.copy_from_slice(bytes);
+        Ok(())
+    }
+}
