@@ -20,7 +20,7 @@
 //! | name that is no UTF-8 | lookups fail | [`GuardError::NodeName`], [`GuardError::PropertyName`] |
 //! | nameless node below the root | it looks like the root | [`GuardError::NodeName`] |
 //! | very long names | every look at every property rescans them: quadratic | [`MAX_NAME`] |
-//! | `#address-cells`, `#size-cells` both 0 | `Node::reg` divides by 0 | not called: `clippy.toml` |
+//! | `#address-cells` and `#size-cells` both 0 | `Node::reg` divides by 0 | not called (`clippy.toml`) |
 //! | only one of the two given | `Node::reg` ignores it | not called |
 //! | empty `bootargs`, `initial-mapped-area`, … | overflow or slice panic in `Chosen`, `Memory`, `Cpu` | not called |
 //! | node of the sought name elsewhere in the tree | `find_node` takes it for the sought one | not called |
@@ -359,13 +359,15 @@ impl Walk<'_> {
         }
     }
 
-    /// Takes the root's name, which is empty.
+    /// Takes the root's name: empty, or (against the specification) any name, as Firecracker
+    /// writes it and libfdt ignores it.
     fn root_name(&mut self) -> Result<(), GuardError> {
-        let offset = self.structure.at;
-        self.census.nodes = 1;
-        match self.structure.padded(1)? {
-            [0] => Ok(()),
-            _ => Err(GuardError::NodeName { offset }),
+        match self.structure.bytes.get(self.structure.at) {
+            Some(0) => {
+                self.census.nodes = 1;
+                self.structure.padded(1).map(|_| ())
+            }
+            _ => self.node_name(),
         }
     }
 

@@ -10,6 +10,7 @@
 
 use crate::error::Error;
 use crate::family::{self, ConsoleKind, ControllerKind, Family};
+use crate::guard;
 use crate::tree::{self, CellReader, Cells, Lineage, Node, Tree};
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
@@ -127,7 +128,7 @@ impl<'a> Machine<'a> {
     /// [`Error::Malformed`], with what is wrong and where.
     pub fn from_dtb(blob: &'a [u8]) -> Result<Self, Error> {
         Ok(Self {
-            tree: Tree::new(blob)?,
+            tree: Tree::open(guard::check(blob)?)?,
         })
     }
 

@@ -5,7 +5,7 @@
 //! number of walks over the blob, so its work is linear in the blob's size.
 
 use crate::error::Error;
-use crate::guard;
+use crate::guard::{self, Checked};
 use fdt::helpers::UnalignedFallibleNode;
 use fdt::nodes::AsNode;
 use fdt::nodes::root::Root;
@@ -29,9 +29,8 @@ pub(crate) struct Lineage<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// Checks a blob and opens it.
-    pub(crate) fn new(blob: &'a [u8]) -> Result<Self, Error> {
-        let checked = guard::check(blob)?;
+    /// Opens a blob, which nobody can without having checked it.
+    pub(crate) fn open(checked: Checked<'a>) -> Result<Self, Error> {
         Ok(Self {
             root: fdt::Fdt::new_unaligned_fallible(checked.blob())?.root()?,
         })
