@@ -31,4 +31,5 @@ pub mod elfcorehdr;
 pub mod layout;
 pub mod memory;
 pub mod notes;
+pub mod translate;
 pub mod vmcoreinfo;

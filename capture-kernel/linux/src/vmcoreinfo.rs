@@ -49,6 +49,15 @@ impl<'a> Vmcoreinfo<'a> {
             .map(KernelVirtAddr)
     }
 
+    /// Every `SYMBOL`. Not all are addresses of the image: `vmemmap` is a value.
+    pub fn symbols(&self) -> impl Iterator<Item = KernelVirtAddr> + use<'a> {
+        self.text.split(|&byte| byte == b'\n').filter_map(|line| {
+            let line = core::str::from_utf8(line.strip_prefix(b"SYMBOL(")?).ok()?;
+            let (_, value) = line.split_once(")=")?;
+            u64::from_str_radix(value, 16).ok().map(KernelVirtAddr)
+        })
+    }
+
     /// `OFFSET(struct.member)`, in bytes.
     pub fn offset(&self, member: &str) -> Option<u64> {
         self.typed("OFFSET", member)?.parse().ok()
