@@ -126,9 +126,12 @@ impl<'a> Lineage<'a> {
 
     /// Reads the first entry of the node's `reg` (specification 2.3.6) as the CPU sees it.
     pub(crate) fn registers(&self) -> Result<PhysRange, Error> {
-        let (address, len) = reg(self.node, self.outer_cells())
-            .next()
-            .ok_or(Error::Missing { property: "reg" })?;
+        let value = property(self.node, "reg").ok_or(Error::Missing { property: "reg" })?;
+        let first = pairs(value, self.outer_cells()).next();
+        let (address, len) = first.ok_or(Error::Shape {
+            property: "reg",
+            len: value.len(),
+        })?;
         self.translate(address, len)
     }
 

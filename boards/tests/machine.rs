@@ -6,6 +6,8 @@ use kdraw_boards::{
 };
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
+mod trees;
+
 const GICV2: &[u8] = include_bytes!("../fixtures/qemu-gicv2.dtb");
 const GICV3_EL2: &[u8] = include_bytes!("../fixtures/qemu-gicv3-el2.dtb");
 const HIGHMEM_OFF: &[u8] = include_bytes!("../fixtures/qemu-highmem-off.dtb");
@@ -151,5 +153,253 @@ fn qemu_says_what_it_is() {
         for (path, error) in table {
             assert_eq!(machine.controller(path), Err(error), "{path}");
         }
+    }
+}
+
+#[test]
+fn small_board_has_buses_aliases_and_old_firmware() {
+    let blob = trees::small_board();
+    let machine = open(&blob);
+    assert_eq!(machine.model(), Some("Small Board"));
+    assert!(machine.family().is_none());
+    let registers = range(0x10_0010_2000, 0x1000);
+    assert_eq!(
+        machine.console(),
+        Some(Console {
+            kind: ConsoleKind::Pl011,
+            registers
+        })
+    );
+    let psci = Psci {
+        conduit: Conduit::Smc,
+        system_reset: None,
+        cpu_on: Some(0x95c1_ba60),
+    };
+    assert_eq!(machine.psci(), Ok(psci));
+    assert_eq!(machine.initrd(), Ok(Some(range(0x7010_0000, 0x1000))));
+    assert_eq!(
+        machine.cpus().collect::<Vec<_>>(),
+        [1 << 32, 1 << 32 | 0x100, 1 << 32 | 0x101]
+    );
+    let memory = [range(0x4000_0000, 0x4000_0000), range(8 << 32, 1 << 32)];
+    assert_eq!(machine.memory().collect::<Vec<_>>(), memory);
+
+    let virtio = |start, dma_coherent| {
+        Ok(Controller::VirtioMmio {
+            registers: range(start, 0x200),
+            dma_coherent,
+        })
+    };
+    let host = PciHost {
+        ecam: range(0x10_0000_0000, 0x20_0000),
+        bus_start: 0x20,
+        // 2 MiB hold two buses, whatever bus-range says.
+        bus_end: 0x21,
+        windows: heapless::Vec::from_iter([PciWindow {
+            space: PciSpace::Memory32,
+            prefetchable: true,
+            bus_address: 0xc000_0000,
+            cpu: range(0x10_0000_1000, 0x2000),
+        }]),
+        dma_coherent: false,
+    };
+    let table = [
+        ("/outer@0/inner/disk@3000", virtio(0x10_0010_3000, false)),
+        ("/outer/inner/disk", virtio(0x10_0010_3000, false)),
+        ("//outer@0//inner/disk@3000/", virtio(0x10_0010_3000, false)),
+        ("/flat/disk@5000", virtio(0x1_0000_5000, true)),
+        ("/outer@0/pcie@100000", Ok(Controller::PciHost(host))),
+        ("/outer@1/inner/disk@3000", Err(Error::NoNode)),
+        ("/inner/disk@3000", Err(Error::NoNode)),
+        ("/outer@0/flat/disk@5000", Err(Error::NoNode)),
+        (
+            "/outer@0/inner/across@ff00",
+            Err(Error::NotMapped { address: 0xff00 }),
+        ),
+        (
+            "/island/disk@8000",
+            Err(Error::NotMapped { address: 0x8000 }),
+        ),
+        ("/flat/high@0", Err(Error::NotMapped { address: u64::MAX })),
+        (
+            "/flat/empty@6000",
+            Err(Error::Value {
+                property: "reg",
+                value: 0,
+            }),
+        ),
+        (
+            "/flat/odd@7000",
+            Err(Error::Shape {
+                property: "reg",
+                len: 12,
+            }),
+        ),
+        ("/outer@0/off@4000", Err(Error::Disabled)),
+        ("/sleeping/disk@9000", Err(Error::Disabled)),
+        ("/other@a000", Err(Error::NoDriver)),
+    ];
+    for (path, expected) in table {
+        assert_eq!(machine.controller(path), expected, "{path}");
+    }
+}
+
+#[test]
+fn chosen_values_that_make_no_sense() {
+    let missing = |property| Error::Missing { property };
+    let shape = |property, len| Error::Shape { property, len };
+    let value = |property, value| Error::Value { property, value };
+    let region = "linux,usable-memory-range";
+    let (start, end) = ("linux,initrd-start", "linux,initrd-end");
+
+    type Answer = Result<Option<PhysRange>, Error>;
+    type Ask = fn(&Machine<'_>) -> Answer;
+    type Properties = &'static [(&'static str, &'static [u32])];
+    let ask_region: Ask = |machine| machine.crash_region().map(Some);
+    let ask_initrd: Ask = |machine| machine.initrd();
+    let table: &[(Ask, u32, Properties, Answer)] = &[
+        // The root's cells count, 1 or 2; what follows the first range does not matter.
+        (ask_region, 1, &[(region, &[5, 6])], Ok(Some(range(5, 6)))),
+        (
+            ask_region,
+            2,
+            &[(region, &[0, 5, 1, 6, 7])],
+            Ok(Some(range(5, 1 << 32 | 6))),
+        ),
+        (
+            ask_region,
+            3,
+            &[(region, &[0, 0, 5, 0, 0, 6])],
+            Err(shape(region, 24)),
+        ),
+        (ask_region, 0, &[(region, &[5, 6])], Err(shape(region, 8))),
+        (
+            ask_region,
+            2,
+            &[(region, &[0, 5, 1])],
+            Err(shape(region, 12)),
+        ),
+        (ask_region, 2, &[(region, &[])], Err(shape(region, 0))),
+        (
+            ask_region,
+            2,
+            &[(region, &[0, 5, 0, 0])],
+            Err(value(region, 0)),
+        ),
+        (ask_region, 1, &[], Err(missing(region))),
+        (
+            ask_region,
+            2,
+            &[(region, &[u32::MAX, u32::MAX, 0, 2])],
+            Err(value(region, 2)),
+        ),
+        (
+            ask_initrd,
+            2,
+            &[(start, &[5]), (end, &[1, 0])],
+            Ok(Some(range(5, (1 << 32) - 5))),
+        ),
+        (ask_initrd, 2, &[(start, &[5])], Err(missing(end))),
+        (ask_initrd, 2, &[(end, &[5])], Err(missing(start))),
+        (
+            ask_initrd,
+            2,
+            &[(start, &[5]), (end, &[5])],
+            Err(value(end, 5)),
+        ),
+        (
+            ask_initrd,
+            2,
+            &[(start, &[5]), (end, &[0, 0, 6])],
+            Err(shape(end, 12)),
+        ),
+    ];
+    for (ask, count, properties, expected) in table {
+        let blob = trees::tree(|root| {
+            trees::counts(root, *count, *count);
+            trees::node(root, "chosen", |chosen| {
+                properties
+                    .iter()
+                    .for_each(|(name, values)| trees::cells(chosen, name, values));
+            });
+        });
+        assert_eq!(ask(&open(&blob)), *expected, "{properties:x?}");
+    }
+}
+
+#[test]
+fn consoles_that_cannot_be_used() {
+    let uart = |start| {
+        Some(Console {
+            kind: ConsoleKind::Pl011,
+            registers: range(start, 0x1000),
+        })
+    };
+    let table = [
+        // What stdout-path says, and what follows from it.
+        (Some("/uart@2000"), uart(0x2000)),
+        (Some("/uart@2000:115200n8"), uart(0x2000)),
+        (Some("serial"), uart(0x2000)),
+        (Some("/other@3000"), None),
+        (Some("/off@1000"), None),
+        // It is missing or leads nowhere: the first UART that is switched on.
+        (None, uart(0x2000)),
+        (Some(""), uart(0x2000)),
+        (Some("serial1"), uart(0x2000)),
+        (Some("/uart@2001"), uart(0x2000)),
+    ];
+    for (path, expected) in table {
+        let blob = trees::tree(|root| {
+            trees::counts(root, 1, 1);
+            trees::node(root, "off@1000", |off| {
+                trees::text(off, "compatible", "arm,pl011");
+                trees::text(off, "status", "disabled");
+                trees::cells(off, "reg", &[0x1000, 0x1000]);
+            });
+            trees::device(root, "uart@2000", "arm,pl011", &[0x2000, 0x1000]);
+            trees::device(root, "other@3000", "acme,uart", &[0x3000, 0x1000]);
+            trees::node(root, "aliases", |aliases| {
+                trees::text(aliases, "serial", "/uart@2000")
+            });
+            trees::node(root, "chosen", |chosen| {
+                path.into_iter()
+                    .for_each(|path| trees::text(chosen, "stdout-path", path));
+            });
+        });
+        assert_eq!(open(&blob).console(), expected, "{path:?}");
+    }
+}
+
+#[test]
+fn firmware_that_cannot_be_called() {
+    let table = [
+        ("arm,psci-0.2", Some("hvc"), Ok(Some(0x8400_0009))),
+        ("arm,psci", Some("hvc"), Ok(None)),
+        (
+            "arm,psci-0.2",
+            Some("svc"),
+            Err(Error::Missing { property: "method" }),
+        ),
+        (
+            "arm,psci-0.2",
+            None,
+            Err(Error::Missing { property: "method" }),
+        ),
+        ("arm,psci-9", Some("hvc"), Err(Error::NoPsci)),
+    ];
+    for (compatible, method, expected) in table {
+        let blob = trees::tree(|root| {
+            trees::node(root, "firmware", |psci| {
+                trees::text(psci, "compatible", compatible);
+                method
+                    .into_iter()
+                    .for_each(|method| trees::text(psci, "method", method));
+            });
+        });
+        assert_eq!(
+            open(&blob).psci().map(|psci| psci.system_reset),
+            expected,
+            "{compatible}"
+        );
     }
 }
