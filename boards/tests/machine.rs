@@ -254,10 +254,10 @@ fn chosen_values_that_make_no_sense() {
 
     type Answer = Result<Option<PhysRange>, Error>;
     type Ask = fn(&Machine<'_>) -> Answer;
-    type Properties = &'static [(&'static str, &'static [u32])];
+    type Properties<'a> = &'a [(&'a str, &'a [u32])];
     let ask_region: Ask = |machine| machine.crash_region().map(Some);
     let ask_initrd: Ask = |machine| machine.initrd();
-    let table: &[(Ask, u32, Properties, Answer)] = &[
+    let table: &[(Ask, u32, Properties<'_>, Answer)] = &[
         // The root's cells count, 1 or 2; what follows the first range does not matter.
         (ask_region, 1, &[(region, &[5, 6])], Ok(Some(range(5, 6)))),
         (
