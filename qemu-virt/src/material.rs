@@ -292,7 +292,7 @@ fn fetch_kernel(suite: Suite, dir: &Path) -> Result<()> {
     // From 7.0 on Debian keeps the Image and the modules in packages of their own.
     let mut packages = Vec::new();
     for part in ["image", "binary", "modules"] {
-        packages.extend(apt.candidate(&format!("linux-{part}-{release}"))?);
+        packages.extend(apt.newest(&format!("linux-{part}-{release}"))?);
     }
     run::fill_dir(dir, |root| {
         apt.unpack(&packages, root)?;

@@ -24,9 +24,9 @@ pub struct Apt {
     dir: PathBuf,
 }
 
-/// The newest version of a package, as the suite's index describes it.
+/// A version of a package, as the suite's index describes it.
 #[derive(Debug)]
-pub struct Candidate {
+pub struct Package {
     /// The package's name.
     pub name: String,
     /// Its Debian version.
@@ -35,6 +35,25 @@ pub struct Candidate {
     pub depends: String,
     /// Length of the .deb file in bytes.
     pub size: u64,
+}
+
+impl Package {
+    /// Reads one stanza of an index.
+    fn parse(stanza: &str) -> Option<Self> {
+        let field = |key: &str| {
+            stanza
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+        };
+        Some(Self {
+            name: field("Package")?.to_owned(),
+            version: field("Version")?.to_owned(),
+            depends: field("Depends").unwrap_or_default().to_owned(),
+            size: field("Size")
+                .and_then(|size| size.parse().ok())
+                .unwrap_or_default(),
+        })
+    }
 }
 
 impl Apt {
@@ -104,32 +123,27 @@ impl Apt {
         })
     }
 
+    /// Returns every version of a package that the suite's index has, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be had.
+    pub fn versions(&self, name: &str) -> Result<Vec<Package>> {
+        if !self.has_index() {
+            self.update()?;
+        }
+        // apt-cache fails for a name that the index does not have.
+        let text = run::output(self.command("apt-cache").args(["show", name])).unwrap_or_default();
+        Ok(text.split("\n\n").filter_map(Package::parse).collect())
+    }
+
     /// Returns the newest version of a package, or `None` when the suite has no such package.
     ///
     /// # Errors
     ///
     /// When the index cannot be had.
-    pub fn candidate(&self, name: &str) -> Result<Option<Candidate>> {
-        if !self.has_index() {
-            self.update()?;
-        }
-        let mut show = self.command("apt-cache");
-        // apt-cache fails for a name that the index does not have.
-        let Ok(text) = run::output(show.args(["--no-all-versions", "show", name])) else {
-            return Ok(None);
-        };
-        let field = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
-                .unwrap_or_default()
-                .to_owned()
-        };
-        Ok(Some(Candidate {
-            name: name.to_owned(),
-            version: field("Version"),
-            depends: field("Depends"),
-            size: field("Size").parse().unwrap_or_default(),
-        }))
+    pub fn newest(&self, name: &str) -> Result<Option<Package>> {
+        Ok(self.versions(name)?.into_iter().next())
     }
 
     /// Returns the newest version of a package that the suite must have.
@@ -137,12 +151,12 @@ impl Apt {
     /// # Errors
     ///
     /// When the suite has no such package or the index cannot be had.
-    pub fn require(&self, name: &str) -> Result<Candidate> {
-        if let Some(found) = self.candidate(name)? {
+    pub fn require(&self, name: &str) -> Result<Package> {
+        if let Some(found) = self.newest(name)? {
             return Ok(found);
         }
         self.update()?;
-        self.candidate(name)?
+        self.newest(name)?
             .with_context(|| format!("Debian {} has no package {name}", self.suite))
     }
 
@@ -151,7 +165,7 @@ impl Apt {
     /// # Errors
     ///
     /// When the mirror does not have it (any more) or it is damaged.
-    pub fn download(&self, package: &Candidate, dir: &Path) -> Result<PathBuf> {
+    pub fn download(&self, package: &Package, dir: &Path) -> Result<PathBuf> {
         let megabytes = package.size.div_ceil(1_000_000);
         say(format!(
             "downloading {} {} of Debian {} ({megabytes} MB)",
@@ -197,7 +211,7 @@ impl Apt {
     /// # Errors
     ///
     /// As [`Apt::download`], or when the files cannot be written.
-    pub fn unpack(&self, packages: &[Candidate], root: &Path) -> Result<()> {
+    pub fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
         for package in packages {
             let downloads = self.dir.join("debs");
             let file = self.download(package, &downloads)?;

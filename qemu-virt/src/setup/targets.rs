@@ -269,16 +269,24 @@ impl Rust {
             let mut seen = Vec::new();
             let found = SUITES.iter().find_map(|suite| {
                 let apt = Apt::new(suite).ok()?;
-                let package = apt.candidate("rust-src").ok()??;
-                seen.push(format!("{suite} {}", package.version));
-                is_release(&package.version, release).then_some((apt, package))
+                let versions = apt.versions("rust-src").ok()?;
+                seen.extend(
+                    versions
+                        .iter()
+                        .map(|package| format!("{suite} {}", package.version)),
+                );
+                let package = versions
+                    .into_iter()
+                    .find(|package| is_release(&package.version, release))?;
+                Some((apt, package))
             });
             let (apt, package) = found.with_context(|| {
                 format!(
-                    "no Debian suite has rust-src of rustc's release {release} (seen: {}); switch \
-                     to one of these releases with `rustup override set`, or reach rustup's \
-                     servers",
-                    seen.join(", ")
+                    "no Debian suite has rust-src of rustc's release {release} (seen: {}); put \
+                     Rust's sources of that release at {}, switch to another release with \
+                     `rustup override set`, or let rustup's servers be reached",
+                    seen.join(", "),
+                    self.rustlib.join("src/rust").display()
                 )
             })?;
             run::fill_dir(&root, |part| apt.unpack(&[package], part))?;
