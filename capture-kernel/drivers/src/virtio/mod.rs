@@ -1,7 +1,7 @@
 //! Virtio: what all of its devices have in common.
 //!
-//! A device is reached through a [`Transport`] (registers in memory or a PCI function), is
-//! brought up by [`negotiate`] and its helpers, and is fed through a split [`queue`].
+//! A device is reached through a [`Transport`] (registers in memory or a PCI function) and fed
+//! through a split [`queue`]; the steps that bring any device up are functions here.
 //!
 //! Section numbers in these modules are those of the OASIS Virtual I/O Device specification 1.2.
 
