@@ -58,8 +58,9 @@ fn read(path: &str) -> Result<String> {
 
 /// Returns the physical address of `sysrq_handle_crash`.
 ///
-/// The kernel image is mapped in one piece: what lies `n` bytes behind `_stext` lies `n` bytes
-/// behind the start of "Kernel code" in /proc/iomem (arch/arm64/kernel/setup.c).
+/// The image is mapped in one piece, and begins on a multiple of 2 MiB in both address spaces
+/// (Documentation/arch/arm64/booting.rst; the randomised offset is such a multiple too). "Kernel
+/// code" in /proc/iomem and `_stext` both lie in its first 64 KiB.
 fn crash_handler() -> Result<u64> {
     let symbols = read("/proc/kallsyms")?;
     let symbol = |name: &str| {
@@ -77,7 +78,9 @@ fn crash_handler() -> Result<u64> {
         .find(|line| line.ends_with("Kernel code"))
         .and_then(|line| hexadecimal(line.trim().split('-').next()?))
         .ok_or("/proc/iomem does not tell Kernel code")?;
-    Ok(code.wrapping_add(symbol("sysrq_handle_crash")?.wrapping_sub(symbol("_stext")?)))
+    let image = |inside: u64| inside & !((2 << 20) - 1);
+    let offset = symbol("sysrq_handle_crash")?.wrapping_sub(image(symbol("_stext")?));
+    Ok(image(code).wrapping_add(offset))
 }
 
 fn hexadecimal(text: &str) -> Option<u64> {

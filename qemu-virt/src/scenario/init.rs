@@ -59,7 +59,7 @@ pub fn crash_script(scenario: &Scenario) -> String {
 
 /// Returns the beginning of every script: mounts, modules, the disk, helpers.
 ///
-/// The kernel's own messages leave the console here, because they would cut into ours; a panic
+/// The kernel's own messages but alerts leave the console here: they would cut into ours. A panic
 /// makes the kernel verbose again.
 pub fn prologue() -> String {
     r#"#!/bin/busybox sh
@@ -69,7 +69,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs -o size=90% fill /fill
-dmesg -n 1
+dmesg -n 2
 hostname kdraw-guest
 step() { name=$1; shift; "$@"; code=$?; echo "guest: step $name $code"; return $code; }
 fail() { echo "guest: failed $1"; poweroff -f; sleep 60; }
