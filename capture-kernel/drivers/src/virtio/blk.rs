@@ -289,7 +289,7 @@ impl<T: Transport> VirtioBlk<T> {
         }
     }
 
-    /// Ends `chain`'s request, which is a flush, and gives its result if it is done.
+    /// Takes the result of the flush in chain number `chain`, if it has ended.
     fn take_flush(&mut self, chain: u16) -> Option<Result<(), DeviceError>> {
         let chain = self.chains.get_mut(usize::from(chain))?;
         match *chain {
