@@ -207,13 +207,15 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// The power firmware: the first node that is compatible with PSCI.
+    /// The power firmware: the first node that is compatible with PSCI and switched on.
     ///
     /// # Errors
     /// [`Error::NoPsci`], or [`Error::Missing`] if it does not say how to call it.
     pub fn psci(&self) -> Result<Psci, Error> {
-        let is_psci =
-            |node| tree::strings(node, "compatible").any(|name| psci_is_standard(name).is_some());
+        let is_psci = |node| {
+            tree::strings(node, "compatible").any(|name| psci_is_standard(name).is_some())
+                && tree::is_enabled(node)
+        };
         let node = self.tree.find(is_psci)?.ok_or(Error::NoPsci)?.node();
         let conduit = match tree::string(node, "method") {
             Some("hvc") => Conduit::Hvc,

@@ -389,6 +389,10 @@ fn firmware_that_cannot_be_called() {
     ];
     for (compatible, method, expected) in table {
         let blob = trees::tree(|root| {
+            trees::node(root, "off", |psci| {
+                trees::text(psci, "compatible", "arm,psci-1.0");
+                trees::text(psci, "status", "disabled");
+            });
             trees::node(root, "firmware", |psci| {
                 trees::text(psci, "compatible", compatible);
                 method
