@@ -1,6 +1,21 @@
 //! `cargo xtask dist`: builds the tools and the payload into `target/dist`.
+//!
+//! First the payload, then the tools that carry it: `KDRAW_PAYLOAD` and `KDRAW_PAYLOAD_ELF` tell
+//! the tool's build script where the Image and its symbols lie.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::checks;
+use crate::run::{self, say};
+use crate::{image, setup};
+
+/// The payload's target.
+const PAYLOAD_TARGET: &str = "aarch64-unknown-none";
+/// The target of the programs that run under an arm64 Linux, static.
+const LINUX_TARGET: &str = "aarch64-unknown-linux-gnu";
 
 /// Options of `cargo xtask dist`.
 #[derive(clap::Args)]
@@ -22,11 +37,119 @@ pub struct Dist {
 }
 
 /// Runs the subcommand.
-pub fn main(_args: &Args) -> anyhow::Result<()> {
-    build().map(|_| ())
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn main(_args: &Args) -> Result<()> {
+    setup::ensure_build()?;
+    let dist = build()?;
+    for file in [
+        &dist.kdraw,
+        &dist.kdraw_aarch64,
+        &dist.capture_img,
+        &dist.capture_elf,
+    ] {
+        let length = std::fs::metadata(file)?.len();
+        say(format!("{:>9} bytes  {}", length, file.display()));
+    }
+    Ok(())
 }
 
-/// Builds everything in [`Dist`].
-pub fn build() -> anyhow::Result<Dist> {
-    anyhow::bail!("dist does not exist yet")
+/// Builds everything in [`Dist`] and checks the payload.
+///
+/// # Errors
+///
+/// When something does not build, or the payload does not pass its checks.
+pub fn build() -> Result<Dist> {
+    let dir = run::target_dir().join("dist");
+    run::create_dir(&dir)?;
+    let capture_elf = dir.join("capture.elf");
+    let capture_img = dir.join("capture.img");
+
+    say("building the payload");
+    run::quiet(&mut cargo(
+        &["-p", "kdraw-capture", "--profile", "payload"],
+        Some(PAYLOAD_TARGET),
+    ))?;
+    let program = built(Some(PAYLOAD_TARGET), "payload", "kdraw-capture");
+    let program =
+        std::fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
+    write_if_different(&capture_img, &image::flatten(&program)?)?;
+    write_if_different(&capture_elf, &program)?;
+    let payload = checks::payload(&capture_elf, &capture_img)?;
+    say(format!(
+        "payload: {} KiB image (limit {}), {} KiB of memory (limit {})",
+        payload.image.div_ceil(1024),
+        checks::IMAGE_LIMIT / 1024,
+        payload.memory.div_ceil(1024),
+        (checks::SEGMENTS_LIMIT - checks::SEGMENTS_ALLOWANCE) / 1024
+    ));
+
+    let tool = |target: Option<&str>, name: &str| -> Result<PathBuf> {
+        let mut build = cargo(&["-p", "kdraw", "--bin", "kdraw", "--release"], target);
+        build
+            .env("KDRAW_PAYLOAD", &capture_img)
+            .env("KDRAW_PAYLOAD_ELF", &capture_elf);
+        run::quiet(&mut build)?;
+        install(&built(target, "release", "kdraw"), &dir.join(name))
+    };
+    say("building kdraw for this machine");
+    let kdraw = tool(None, "kdraw")?;
+    say("building kdraw for arm64");
+    let kdraw_aarch64 = tool(Some(LINUX_TARGET), "kdraw-aarch64")?;
+    say("building the guest's program");
+    run::quiet(&mut cargo(
+        &["-p", "kdraw-guest", "--release"],
+        Some(LINUX_TARGET),
+    ))?;
+    let guest = install(
+        &built(Some(LINUX_TARGET), "release", "kdraw-guest"),
+        &dir.join("guest"),
+    )?;
+    Ok(Dist {
+        kdraw,
+        kdraw_aarch64,
+        capture_img,
+        capture_elf,
+        guest,
+    })
+}
+
+/// Starts a `cargo build` of this workspace.
+fn cargo(args: &[&str], target: Option<&str>) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .args(["build", "--quiet"])
+        .args(args)
+        .current_dir(run::workspace());
+    if let Some(target) = target {
+        command.args(["--target", target]);
+    }
+    command
+}
+
+/// Returns where cargo puts a program.
+fn built(target: Option<&str>, profile: &str, name: &str) -> PathBuf {
+    let mut path = run::target_dir();
+    path.extend(target);
+    path.join(profile).join(name)
+}
+
+/// Copies a program, executable bit included.
+fn install(from: &Path, to: &Path) -> Result<PathBuf> {
+    // A program that runs cannot be overwritten, but it can be replaced.
+    let part = to.with_extension("part");
+    std::fs::copy(from, &part)
+        .and_then(|_| std::fs::rename(&part, to))
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(to.to_path_buf())
+}
+
+/// Writes a file unless it holds that already: what is built from it depends on its time.
+fn write_if_different(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

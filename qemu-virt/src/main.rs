@@ -38,7 +38,7 @@ enum Command {
     /// Runs all tests: host tests, checks of the payload, end-to-end scenarios.
     Test(test::Args),
     /// Runs one end-to-end scenario.
-    E2e(e2e::Args),
+    E2e(Box<e2e::Args>),
 }
 
 fn main() -> anyhow::Result<()> {

@@ -79,11 +79,20 @@ pub fn main(args: &Args) -> Result<()> {
 ///
 /// As [`main`].
 pub fn ensure() -> Result<()> {
-    packages::ensure(packages::Group::Base)?;
-    targets::ensure()?;
+    ensure_build()?;
     material::kernel(Suite::Bookworm)?;
     material::busybox()?;
     Ok(())
+}
+
+/// Makes sure that everything a build needs is there; fast when it is.
+///
+/// # Errors
+///
+/// As [`main`].
+pub fn ensure_build() -> Result<()> {
+    packages::ensure(packages::Group::Base)?;
+    targets::ensure()
 }
 
 /// Makes sure that the foreign readers' own needs are installed: `test --full` and `e2e --tools`.

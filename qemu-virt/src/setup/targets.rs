@@ -87,17 +87,25 @@ pub fn ensure() -> Result<()> {
         Some(other) => bail!("KDRAW_RUST_TARGETS is `{other}`; it must be `rustup` or `debian`"),
     };
     let rust = Rust::find()?;
+    let done = |target: &Target| match rust.state(target) {
+        State::Built => way != Way::Rustup,
+        State::Foreign => way != Way::Debian,
+        State::Missing | State::Stale => false,
+    };
+    if TARGETS.iter().all(done) {
+        return Ok(());
+    }
+    let _lock = material::lock()?;
     for target in &TARGETS {
-        match (rust.state(target), way) {
-            (State::Built, Way::Any | Way::Debian) | (State::Foreign, Way::Any | Way::Rustup) => {}
-            _ => install(&rust, target, way)?,
+        // Another xtask may have done it while this one waited for the lock.
+        if !done(target) {
+            install(&rust, target, way)?;
         }
     }
     Ok(())
 }
 
 fn install(rust: &Rust, target: &Target, way: Way) -> Result<()> {
-    let _lock = material::lock()?;
     rust.check_writable()?;
     // What was compiled against another `core` does not link with this one, and cargo, which goes
     // by the compiler's version, would not compile it again.
@@ -193,6 +201,9 @@ impl Rust {
     }
 
     fn add_by_rustup(&self, target: &Target) -> Result<()> {
+        if self.state(target) != State::Missing {
+            self.remove(target)?;
+        }
         say(format!(
             "installing the Rust target {} with rustup",
             target.triple
@@ -200,8 +211,10 @@ impl Rust {
         run::quiet(&mut rustup(["target", "add", target.triple]))?;
         if self.state(target) == State::Missing {
             bail!(
-                "rustup added {} to another toolchain than this one",
-                target.triple
+                "rustup says that it installed {}, but {} lacks it (the files were removed behind \
+                 its back, or it serves another toolchain); reinstall the toolchain",
+                target.triple,
+                self.rustlib.display()
             );
         }
         Ok(())
