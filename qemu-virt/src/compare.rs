@@ -142,7 +142,7 @@ impl Vmcore {
         let kernel = self
             .loads
             .iter()
-            .filter(|load| load.virt >> 48 == 0xffff)
+            .filter(|load| load.virt >> 52 == 0xfff)
             .count();
         (kernel, self.loads.len())
     }

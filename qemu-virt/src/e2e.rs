@@ -19,6 +19,9 @@ pub struct Args {
     /// Keep the guest's memory as DIR/ram.img.
     #[arg(long)]
     keep_ram: bool,
+    /// Open the vmcore with drgn, crash and gdb too.
+    #[arg(long)]
+    tools: bool,
     /// Use the programs in this folder (as `cargo xtask dist` leaves them) and build nothing.
     #[arg(long, value_name = "DIR")]
     dist: Option<PathBuf>,
@@ -34,13 +37,13 @@ pub fn main(args: &Args) -> Result<()> {
         }
     };
     let scenario = &args.scenario;
-    let default = run::workspace().join("target/e2e").join(&scenario.name);
+    let default = run::target_dir().join("e2e").join(&scenario.name);
     let place = Place::new(
         args.out.as_ref().unwrap_or(&default),
         scenario.mem,
         args.keep_ram,
     )?;
-    let outcome = scenario::play(scenario, &dist, &place)?;
+    let outcome = scenario::play(scenario, &dist, &place, args.tools)?;
     outcome.print();
     println!("  files in {}", place.out.display());
     if !outcome.passed() {

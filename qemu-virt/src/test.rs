@@ -1,11 +1,212 @@
-//! `cargo xtask test`: all tests.
+//! `cargo xtask test`: host tests, lints, the payload's checks, end-to-end scenarios.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::dist::{self, Dist};
+use crate::scenario::{self, Place, matrix};
+use crate::{checks, run, setup};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Runs every scenario on every kernel, the refusals, and the foreign readers.
+    #[arg(long)]
+    full: bool,
+    /// Opens dumps with drgn, crash and gdb too (implied by --full).
+    #[arg(long)]
+    tools: bool,
+    /// Runs only tests whose name contains this text, scenarios of --full included.
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+    /// Prints the names of the tests and runs none.
+    #[arg(long)]
+    list: bool,
+}
+
+/// What is run: a name, and the work that returns a line about what it saw.
+struct Test<'a> {
+    name: String,
+    work: Box<dyn FnOnce() -> Result<String> + 'a>,
+}
+
+/// What came of a test.
+struct Report {
+    name: String,
+    result: Result<String>,
+    time: Duration,
+}
 
 /// Runs the subcommand.
-pub fn main(_args: &Args) -> anyhow::Result<()> {
-    crate::setup::ensure()?;
-    anyhow::bail!("`cargo xtask test` does not exist yet");
+pub fn main(args: &Args) -> Result<()> {
+    if args.list {
+        for test in host_tests().into_iter().chain(guest_tests(args, None)) {
+            println!("{}", test.name);
+        }
+        return Ok(());
+    }
+    setup::ensure()?;
+    if args.full || args.tools {
+        setup::ensure_tools()?;
+    }
+    let wanted = |test: &Test<'_>| {
+        args.only
+            .as_ref()
+            .is_none_or(|text| test.name.contains(text))
+    };
+    let mut reports: Vec<Report> = host_tests().into_iter().filter(wanted).map(play).collect();
+    let mut dist = None;
+    let build = Test {
+        name: "build".into(),
+        work: Box::new(|| {
+            dist = Some(dist::build()?);
+            Ok("tools and payload in target/dist".into())
+        }),
+    };
+    reports.push(play(build));
+    if let Some(dist) = &dist {
+        let payload = Test {
+            name: "payload".into(),
+            work: Box::new(|| check_payload(dist)),
+        };
+        reports.extend([payload].into_iter().filter(wanted).map(play));
+        reports.extend(
+            guest_tests(args, Some(dist))
+                .into_iter()
+                .filter(wanted)
+                .map(play),
+        );
+    }
+    summary(&reports)
+}
+
+/// Runs a test and prints what came of it.
+fn play(test: Test<'_>) -> Report {
+    println!("{} …", test.name);
+    let started = Instant::now();
+    let result = (test.work)();
+    let report = Report {
+        name: test.name,
+        result,
+        time: started.elapsed(),
+    };
+    if let Err(error) = &report.result {
+        println!("{error:#}");
+    }
+    report
+}
+
+/// Returns the tests that need no guest.
+fn host_tests() -> Vec<Test<'static>> {
+    const PAYLOAD: [&str; 4] = [
+        "--package",
+        "kdraw-capture",
+        "--target",
+        "aarch64-unknown-none",
+    ];
+    let commands: [(&str, Vec<&str>); 4] = [
+        ("host", vec!["test", "--quiet"]),
+        ("format", vec!["fmt", "--all", "--check"]),
+        (
+            "clippy",
+            vec!["clippy", "--quiet", "--all-targets", "--", "-Dwarnings"],
+        ),
+        (
+            "clippy-payload",
+            [&["clippy", "--quiet"][..], &PAYLOAD, &["--", "-Dwarnings"]].concat(),
+        ),
+    ];
+    let mut tests = Vec::new();
+    for (name, arguments) in commands {
+        let work = move || {
+            run::quiet(
+                Command::new("cargo")
+                    .args(&arguments)
+                    .current_dir(run::workspace()),
+            )?;
+            Ok(format!("cargo {}", arguments.join(" ")))
+        };
+        tests.push(Test {
+            name: name.into(),
+            work: Box::new(work),
+        });
+    }
+    tests
+}
+
+/// Checks the linked payload.
+fn check_payload(dist: &Dist) -> Result<String> {
+    let figures = checks::payload(&dist.capture_elf, &dist.capture_img)?;
+    Ok(format!(
+        "image {} KiB, in memory {} KiB",
+        figures.image >> 10,
+        figures.memory >> 10
+    ))
+}
+
+/// Returns the end-to-end tests.
+fn guest_tests<'a>(args: &Args, dist: Option<&'a Dist>) -> Vec<Test<'a>> {
+    let tools = args.full || args.tools;
+    let mut tests = Vec::new();
+    for entry in matrix::all() {
+        if !(entry.quick || args.full || args.only.is_some()) {
+            continue;
+        }
+        let name = format!("e2e {}", entry.scenario.name);
+        let work = move || {
+            let dist = dist.ok_or_else(|| anyhow::anyhow!("nothing was built"))?;
+            let scenario = &entry.scenario;
+            let out = run::target_dir().join("e2e").join(&scenario.name);
+            let place = Place::new(&out, scenario.mem, false)?;
+            let outcome = scenario::play(scenario, dist, &place, tools && entry.tools)?;
+            if !outcome.passed() {
+                outcome.print();
+                bail!("files in {}", out.display());
+            }
+            // Passed scenarios leave the small files only: console, result, log.
+            place.drop_large_files()?;
+            Ok(format!(
+                "panic to reset {:.2} s, {} checks",
+                outcome
+                    .times_ms
+                    .get("panic_to_reset")
+                    .copied()
+                    .unwrap_or_default()
+                    / 1000.0,
+                outcome.checks.len()
+            ))
+        };
+        tests.push(Test {
+            name,
+            work: Box::new(work),
+        });
+    }
+    tests
+}
+
+/// Prints the table and the counts.
+fn summary(reports: &[Report]) -> Result<()> {
+    println!();
+    for report in reports {
+        let (mark, detail) = match &report.result {
+            Ok(detail) => ("ok  ", detail.as_str()),
+            Err(_) => ("FAIL", "see above"),
+        };
+        println!(
+            "{mark} {:<32} {:>7.1} s  {detail}",
+            report.name,
+            report.time.as_secs_f64()
+        );
+    }
+    let failed = reports
+        .iter()
+        .filter(|report| report.result.is_err())
+        .count();
+    println!("\n{} passed, {failed} failed", reports.len() - failed);
+    if failed > 0 {
+        bail!("{failed} tests failed");
+    }
+    Ok(())
 }

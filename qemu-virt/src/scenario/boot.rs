@@ -35,8 +35,13 @@ pub struct Boot {
     pub hang: Option<String>,
 }
 
-/// Boots a machine and plays along until it ends.
-pub fn run(machine: &Machine<'_>, log: &Path, budget: Duration) -> Result<Boot> {
+/// Boots a machine and plays along until it ends; `watch` sees every line as it comes.
+pub fn run(
+    machine: &Machine<'_>,
+    log: &Path,
+    budget: Duration,
+    watch: &mut dyn FnMut(&Line),
+) -> Result<Boot> {
     let mut qemu = Qemu::start(machine, log, budget)?;
     let mut boot = Boot {
         lines: Vec::new(),
@@ -51,6 +56,7 @@ pub fn run(machine: &Machine<'_>, log: &Path, budget: Duration) -> Result<Boot> 
     loop {
         match qemu.next_line() {
             Ok(Some(line)) => {
+                watch(&line);
                 if let Some(told) = line.text.strip_prefix("guest: ") {
                     boot.told(told, &mut qemu)
                         .with_context(|| format!("guest said {told:?}"))?;

@@ -9,7 +9,7 @@ use super::boot::Boot;
 use super::result::Outcome;
 use super::{Place, Scenario};
 use crate::compare::{self, Vmcore};
-use crate::disk::Disk;
+use crate::disk::{DUMP, Disk};
 use crate::dist::Dist;
 use crate::run;
 
@@ -29,51 +29,95 @@ pub fn check_disk(disk: &Disk, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Lists, verifies and extracts the dump, and compares it with the guest's memory.
+/// A vmcore that a scenario left.
+pub struct Found {
+    /// The file.
+    pub path: PathBuf,
+    /// What tells its checks apart: nothing for the extracted one.
+    pub suffix: &'static str,
+}
+
+/// Lists, verifies and extracts the dump, and compares it with the guest's memory. Of a plain
+/// partition also what `dd` alone gets.
 pub fn check_dump(
     scenario: &Scenario,
     dist: &Dist,
     place: &Place,
+    disk: &Disk,
     boot: &Boot,
     outcome: &mut Outcome,
-) -> Result<()> {
-    let image = place.file("dump.img");
+) -> Result<Vec<Found>> {
     for command in ["list", "verify"] {
-        let output = run::output(Command::new(&dist.kdraw).arg(command).arg(&image));
+        let output = run::output(Command::new(&dist.kdraw).arg(command).arg(&disk.path));
         if let Ok(text) = &output {
             std::fs::write(place.file(&format!("{command}.txt")), text)?;
         }
-        let first = |text: String| text.lines().last().unwrap_or_default().to_owned();
-        outcome.check_result(command, output.map(first));
+        let last = |text: String| text.lines().last().unwrap_or_default().to_owned();
+        outcome.check_result(command, output.map(last));
     }
+    let mut found = Vec::new();
     let folder = place.file("extracted");
-    run::create_dir(&folder)?;
     let started = std::time::Instant::now();
-    let extracted = run::output(
+    let extracted = extract(dist, &disk.path, &folder);
+    outcome.time("extract", started.elapsed().as_secs_f64() * 1000.0);
+    let shown = extracted.as_ref().map(|path| path.display().to_string());
+    outcome.check_result(
+        "extract",
+        shown.map_err(|error| anyhow::anyhow!("{error:#}")),
+    );
+    if let Ok(path) = extracted {
+        std::fs::hard_link(&path, place.file("vmcore")).context("cannot link vmcore")?;
+        outcome.check_result(
+            "dmesg",
+            check_dmesg(&path.with_file_name("dmesg.txt"), boot),
+        );
+        found.push(Found { path, suffix: "" });
+    }
+    if scenario.plain {
+        let path = place.file("vmcore.dd");
+        outcome.check_result("dd", dd(disk, &path));
+        found.push(Found {
+            path,
+            suffix: "-dd",
+        });
+    }
+    for found in &found {
+        match Vmcore::open(&found.path) {
+            Ok(vmcore) => check_vmcore(scenario, place, boot, &vmcore, found.suffix, outcome)?,
+            Err(error) => {
+                outcome.check(&format!("elf{}", found.suffix), false, format!("{error:#}"))
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Extracts the dump of an image with the tool of this machine; returns the vmcore's path.
+pub fn extract(dist: &Dist, image: &Path, folder: &Path) -> Result<PathBuf> {
+    run::create_dir(folder)?;
+    run::output(
         Command::new(&dist.kdraw)
             .arg("extract")
-            .arg(&image)
+            .arg(image)
             .arg("-o")
-            .arg(&folder),
-    );
-    outcome.time("extract", started.elapsed().as_secs_f64() * 1000.0);
-    let extracted = extracted.and_then(|_| find_file(&folder, "vmcore"));
-    let found = extracted
-        .as_ref()
-        .map_err(|error| anyhow::anyhow!("{error:#}"));
-    outcome.check_result("extract", found.map(|path| path.display().to_string()));
-    let Ok(vmcore_path) = extracted else {
-        return Ok(());
-    };
-    let link = place.file("vmcore");
-    std::fs::hard_link(&vmcore_path, &link).context("cannot link vmcore")?;
-    match Vmcore::open(&vmcore_path) {
-        Ok(vmcore) => check_vmcore(scenario, place, boot, &vmcore, outcome)?,
-        Err(error) => outcome.check("elf", false, format!("{error:#}")),
-    }
-    let dmesg = vmcore_path.with_file_name("dmesg.txt");
-    outcome.check_result("dmesg", check_dmesg(&dmesg, boot));
-    Ok(())
+            .arg(folder),
+    )?;
+    find_file(folder, "vmcore")
+}
+
+/// Copies a plain partition as a user without kdraw would: everything behind the first MiB.
+fn dd(disk: &Disk, to: &Path) -> Result<String> {
+    let part = disk.part(DUMP);
+    let arguments = [
+        "bs=1M".to_owned(),
+        format!("skip={}", (part.start >> 20) + 1),
+        format!("count={}", (part.length >> 20) - 1),
+        "conv=sparse".into(),
+        format!("if={}", disk.path.display()),
+        format!("of={}", to.display()),
+    ];
+    run::quiet(Command::new("dd").args(&arguments))?;
+    Ok(format!("dd {}", arguments[..4].join(" ")))
 }
 
 /// Checks the contents of a vmcore against the RAM file and what the guest told.
@@ -82,19 +126,21 @@ fn check_vmcore(
     place: &Place,
     boot: &Boot,
     vmcore: &Vmcore,
+    suffix: &str,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    outcome.size("vmcore", vmcore.size);
+    let named = |name: &str| format!("{name}{suffix}");
+    outcome.size(&named("vmcore"), vmcore.size);
     let (kernel, loads) = vmcore.with_virtual_address();
     outcome.check(
-        "addresses",
+        &named("addresses"),
         kernel == loads,
         format!("{kernel} of {loads} PT_LOADs have a kernel address"),
     );
     let compared = vmcore.compare(place.ram(), &boot.crash_region)?;
-    outcome.size("pages_compared", compared.pages);
+    outcome.size(&named("pages_compared"), compared.pages);
     outcome.check(
-        "pages-equal",
+        &named("pages-equal"),
         compared.pages > 0 && compared.mismatches == 0 && compared.outside.is_empty(),
         format!(
             "{} pages compared with the RAM file, {} differ {:x?}, outside RAM {:x?}",
@@ -112,17 +158,17 @@ fn check_vmcore(
     } else {
         format!("missing {missing:x?}")
     };
-    outcome.check("coverage", missing.is_empty(), detail);
+    outcome.check(&named("coverage"), missing.is_empty(), detail);
     let wanted = kdraw_guest::pattern::MARKERS as usize;
     let locked = vmcore.locked_markers(&boot.markers)?;
     outcome.check(
-        "locked-markers",
+        &named("locked-markers"),
         locked == wanted,
         format!("{locked} of {wanted} at their addresses"),
     );
     let pipe = compared.pipe_markers;
     outcome.check(
-        "pipe-markers",
+        &named("pipe-markers"),
         pipe == wanted,
         format!("{pipe} of {wanted}"),
     );
@@ -132,12 +178,16 @@ fn check_vmcore(
         .filter(|(name, kind, _)| name == "CORE" && *kind == NT_PRSTATUS)
         .count();
     outcome.check(
-        "registers",
+        &named("registers"),
         cpus == scenario.smp as usize,
         format!("NT_PRSTATUS of {cpus} of {} CPUs", scenario.smp),
     );
     let info = notes.iter().any(|(name, _, _)| name == "VMCOREINFO");
-    outcome.check("vmcoreinfo", info, if info { "present" } else { "missing" });
+    outcome.check(
+        &named("vmcoreinfo"),
+        info,
+        if info { "present" } else { "missing" },
+    );
     Ok(())
 }
 

@@ -1,1 +1,170 @@
-//! The scenarios of `cargo xtask test`, as a table.
+//! The scenarios of `cargo xtask test`, as a table: variants of the machine, each on every kernel.
+//!
+//! A new variant is a new row; `quick` names the kernels on which it also runs without `--full`.
+
+use super::{KernelChoice, Loader, Panic, Scenario};
+use crate::material::Suite;
+use crate::qemu::DiskBus;
+
+/// The kernels: 6.1, 6.12 and 7.x.
+const SUITES: [Suite; 3] = [Suite::Bookworm, Suite::Trixie, Suite::Sid];
+
+/// A machine and a way to panic.
+struct Variant {
+    name: &'static str,
+    mem: u64,
+    smp: u32,
+    cpu: &'static str,
+    machine: &'static [&'static str],
+    disk: DiskBus,
+    panic: Panic,
+    panic_cpu: u32,
+    plain: bool,
+    /// Also opened with drgn, crash and gdb.
+    tools: bool,
+    quick: &'static [Suite],
+}
+
+const BASE: Variant = Variant {
+    name: "base",
+    mem: 1024,
+    smp: 2,
+    cpu: "cortex-a72",
+    machine: &[],
+    disk: DiskBus::VirtioMmio,
+    panic: Panic::Sysrq,
+    panic_cpu: 0,
+    plain: false,
+    tools: false,
+    quick: &[],
+};
+
+const VARIANTS: &[Variant] = &[
+    Variant {
+        tools: true,
+        quick: &[Suite::Bookworm],
+        ..BASE
+    },
+    Variant {
+        name: "one-cpu-3g",
+        mem: 3072,
+        smp: 1,
+        disk: DiskBus::VirtioPci,
+        panic: Panic::Null,
+        ..BASE
+    },
+    Variant {
+        name: "four-cpus-gic3",
+        smp: 4,
+        machine: &["gic-version=3"],
+        disk: DiskBus::VirtioPci,
+        panic: Panic::IrqOff,
+        panic_cpu: 3,
+        quick: &[Suite::Trixie],
+        ..BASE
+    },
+    Variant {
+        name: "el2",
+        machine: &["virtualization=on"],
+        panic: Panic::Null,
+        panic_cpu: 1,
+        quick: &[Suite::Bookworm],
+        ..BASE
+    },
+    Variant {
+        name: "el2-vhe",
+        smp: 4,
+        cpu: "max",
+        machine: &["virtualization=on", "gic-version=3"],
+        panic_cpu: 2,
+        quick: &[Suite::Sid],
+        ..BASE
+    },
+    Variant {
+        name: "el2-vhe-pci-3g",
+        mem: 3072,
+        cpu: "max",
+        machine: &["virtualization=on"],
+        disk: DiskBus::VirtioPci,
+        panic: Panic::IrqOff,
+        panic_cpu: 1,
+        ..BASE
+    },
+    Variant {
+        name: "plain",
+        disk: DiskBus::VirtioPci,
+        panic_cpu: 1,
+        plain: true,
+        tools: true,
+        quick: &[Suite::Trixie],
+        ..BASE
+    },
+];
+
+/// A scenario and how it takes part in `cargo xtask test`.
+pub struct Entry {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// Runs without `--full`.
+    pub quick: bool,
+    /// With `--tools`, the vmcore is also opened with the foreign readers.
+    pub tools: bool,
+}
+
+/// Returns every scenario.
+pub fn all() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for suite in SUITES {
+        for variant in VARIANTS {
+            entries.push(Entry {
+                scenario: variant.on(suite),
+                quick: variant.quick.contains(&suite),
+                tools: variant.tools,
+            });
+        }
+    }
+    entries
+}
+
+impl Variant {
+    fn on(&self, suite: Suite) -> Scenario {
+        Scenario {
+            name: format!("{}-{}", suite.name(), self.name),
+            kernel: KernelChoice::Suite(suite),
+            mem: self.mem,
+            smp: self.smp,
+            crashkernel: "8M".into(),
+            cpu: self.cpu.into(),
+            machine: self.machine.iter().map(|&option| option.into()).collect(),
+            disk: self.disk,
+            fill: 256,
+            panic: self.panic,
+            panic_cpu: self.panic_cpu,
+            plain: self.plain,
+            loader: Loader::Kdraw,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_possible_and_told_apart() {
+        let mut names = std::collections::HashSet::new();
+        for entry in all() {
+            let scenario = entry.scenario;
+            assert!(
+                scenario.panic_cpu < scenario.smp,
+                "{} panics on no CPU",
+                scenario.name
+            );
+            assert!(
+                names.insert(scenario.name.clone()),
+                "two scenarios {}",
+                scenario.name
+            );
+        }
+    }
+}

@@ -19,6 +19,7 @@ pub mod evidence;
 pub mod init;
 pub mod matrix;
 pub mod result;
+pub mod tools;
 
 use result::Outcome;
 
@@ -202,6 +203,14 @@ impl Place {
         &self.ram
     }
 
+    /// Removes what takes much room.
+    pub fn drop_large_files(&self) -> Result<()> {
+        for name in ["dump.img", "vmcore", "vmcore.dd"] {
+            let _ = std::fs::remove_file(self.file(name));
+        }
+        crate::run::remove_dir(&self.file("extracted"))
+    }
+
     /// Returns the path of a file in the output folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.out.join(name)
@@ -241,8 +250,9 @@ pub fn machine<'a>(
     }
 }
 
-/// Plays a scenario and examines what it left; `result.json` tells the outcome.
-pub fn play(scenario: &Scenario, dist: &Dist, place: &Place) -> Result<Outcome> {
+/// Plays a scenario and examines what it left, on request with the foreign readers too;
+/// `result.json` tells the outcome.
+pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, tools: bool) -> Result<Outcome> {
     let kernel = scenario.kernel()?;
     let disk = Disk::create(
         &place.file("dump.img"),
@@ -255,11 +265,20 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place) -> Result<Outcome> 
     let command_line = scenario.command_line();
     let machine = machine(scenario, &kernel, place, &disk, &initramfs, &command_line);
     let mut outcome = Outcome::new(scenario, &kernel);
-    let boot = boot::run(&machine, &place.file("serial.log"), budget(scenario))?;
+    let boot = boot::run(
+        &machine,
+        &place.file("serial.log"),
+        budget(scenario),
+        &mut |_| {},
+    )?;
     boot.check(scenario, &mut outcome);
     evidence::check_disk(&disk, &mut outcome)?;
     if scenario.loader != Loader::None {
-        evidence::check_dump(scenario, dist, place, &boot, &mut outcome)?;
+        for vmcore in evidence::check_dump(scenario, dist, place, &disk, &boot, &mut outcome)? {
+            if tools {
+                tools::check(scenario, place, &vmcore.path, vmcore.suffix, &mut outcome)?;
+            }
+        }
     }
     disk.forget_copy()?;
     std::fs::remove_file(&initramfs)?;

@@ -1,0 +1,243 @@
+//! Opens a vmcore with the tools its readers use: drgn, crash and gdb.
+//!
+//! None of them was written here, so that they agree with kdraw is evidence. All three need the
+//! kernel's debug information; the host's tools read arm64 dumps.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::result::Outcome;
+use super::{KernelChoice, Panic, Place, Scenario};
+use crate::compare::Vmcore;
+use crate::{material, run};
+
+/// Fewest tasks a booted guest has, with the processes of `kdraw-guest`.
+const FEWEST_TASKS: usize = 60;
+
+/// What crash is asked.
+const CRASH_COMMANDS: &str = "set scroll off\nbt\nps\nkmem -i\nmod\nlog\nquit\n";
+
+/// What drgn is asked: the tasks, and the stack of the task that panicked.
+const DRGN_SCRIPT: &str = r#"
+import sys, drgn
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.sched import task_state_to_char
+prog = drgn.Program()
+prog.set_core_dump(sys.argv[1])
+prog.load_debug_info([sys.argv[2]])
+tasks = list(for_each_task(prog))
+for task in tasks:
+    print("task", task.pid.value_(), task_state_to_char(task), task.comm.string_().decode())
+crashed = prog.crashed_thread()
+print("crashed", crashed.tid)
+print(crashed.stack_trace())
+"#;
+
+/// Opens `vmcore` with every tool and checks what they print. `suffix` names the checks apart
+/// when several files of one scenario are opened.
+pub fn check(
+    scenario: &Scenario,
+    place: &Place,
+    vmcore: &Path,
+    suffix: &str,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let KernelChoice::Suite(suite) = scenario.kernel else {
+        bail!("the foreign readers need a Debian kernel, for its debug information");
+    };
+    let vmlinux = material::debug_kernel(suite)?;
+    let info = vmcoreinfo(vmcore)?;
+    let save =
+        |name: &str, text: &str| std::fs::write(place.file(&format!("{name}{suffix}.txt")), text);
+
+    let drgn = drgn(vmcore, &vmlinux).and_then(|text| {
+        save("drgn", &text)?;
+        let tasks = text
+            .lines()
+            .filter(|line| line.starts_with("task "))
+            .count();
+        expect(&text, frames(scenario.panic))?;
+        if tasks < FEWEST_TASKS {
+            bail!("{tasks} tasks, fewer than {FEWEST_TASKS}");
+        }
+        Ok(format!("{tasks} tasks, the panicking CPU's stack"))
+    });
+    outcome.check_result(&format!("drgn{suffix}"), drgn);
+
+    let crash = crash(vmcore, &vmlinux, &info).and_then(|text| {
+        save("crash", &text)?;
+        expect(&text, frames(scenario.panic))?;
+        expect(&text, &["Kernel panic - not syncing", "TOTAL MEM", "ext4"])?;
+        let tasks = text.lines().filter(|line| is_task(line)).count();
+        if tasks < FEWEST_TASKS {
+            bail!("{tasks} tasks, fewer than {FEWEST_TASKS}");
+        }
+        let same = same_log(&text, &vmcore.with_file_name("dmesg.txt"), place)?;
+        Ok(format!("bt, ps ({tasks} tasks), kmem -i, mod; {same}"))
+    });
+    outcome.check_result(&format!("crash{suffix}"), crash);
+
+    let gdb = gdb(vmcore, &vmlinux, &info).and_then(|text| {
+        save("gdb", &text)?;
+        expect(&text, &[&outcome.release])?;
+        Ok(format!("init_uts_ns.name.release is {:?}", outcome.release))
+    });
+    outcome.check_result(&format!("gdb{suffix}"), gdb);
+    Ok(())
+}
+
+/// Returns functions that are on the stack of the panicking CPU.
+fn frames(panic: Panic) -> &'static [&'static str] {
+    match panic {
+        Panic::Sysrq => &["__handle_sysrq", "write_sysrq_trigger"],
+        Panic::Null => &["sysrq_handle_crash", "write_sysrq_trigger"],
+        Panic::IrqOff => &["__handle_sysrq", "pl011_int"],
+    }
+}
+
+fn expect(text: &str, words: &[&str]) -> Result<()> {
+    match words.iter().find(|word| !text.contains(**word)) {
+        Some(word) => bail!("the output lacks {word:?}"),
+        None => Ok(()),
+    }
+}
+
+fn drgn(vmcore: &Path, vmlinux: &Path) -> Result<String> {
+    let python = material::drgn_python()?;
+    run::output(
+        Command::new(python)
+            .args(["-c", DRGN_SCRIPT])
+            .args([vmcore, vmlinux]),
+    )
+}
+
+/// Runs crash. On kernels built for 52-bit addresses it has to be told the physical offset for
+/// the 48 bits that the CPU has, which lies 0x000f000000000000 away from VMCOREINFO's.
+fn crash(vmcore: &Path, vmlinux: &Path, info: &BTreeMap<String, String>) -> Result<String> {
+    let script = std::env::temp_dir().join(format!("kdraw-crash-{}", std::process::id()));
+    std::fs::write(&script, CRASH_COMMANDS)?;
+    let mut command = Command::new(material::crash_native()?);
+    command.args(["-s", "-i"]).arg(&script);
+    if info.get("NUMBER(VA_BITS)").map(String::as_str) == Some("52") {
+        let offset = hexadecimal(info.get("NUMBER(PHYS_OFFSET)").context("no PHYS_OFFSET")?)?;
+        let offset = offset.wrapping_add(0x000f_0000_0000_0000);
+        command.args(["--machdep", &format!("phys_offset={offset:#x}")]);
+    }
+    let output = run::output(command.args([vmlinux, vmcore]));
+    std::fs::remove_file(&script)?;
+    output
+}
+
+fn gdb(vmcore: &Path, vmlinux: &Path, info: &BTreeMap<String, String>) -> Result<String> {
+    let offset = hexadecimal(info.get("KERNELOFFSET").context("no KERNELOFFSET")?)?;
+    let symbols = format!("symbol-file -o {offset:#x} {}", vmlinux.display());
+    let core = format!("core-file {}", vmcore.display());
+    let mut command = Command::new("gdb-multiarch");
+    command.args([
+        "-nx",
+        "-batch",
+        "-ex",
+        "set architecture aarch64",
+        "-ex",
+        &symbols,
+    ]);
+    command.args(["-ex", &core, "-ex", "print init_uts_ns.name.release"]);
+    run::output(command.stderr(Stdio::null()))
+}
+
+/// Tells whether a line of crash's `ps` is a task: `>` or a space, then PID, PPID, CPU.
+fn is_task(line: &str) -> bool {
+    let mut words = line.trim_start_matches('>').split_whitespace();
+    let numbers = words
+        .by_ref()
+        .take(3)
+        .filter(|word| word.parse::<u32>().is_ok())
+        .count();
+    numbers == 3 && words.next().is_some_and(|word| word.starts_with("ffff"))
+}
+
+/// Compares crash's `log` with the extracted dmesg.txt, line by line.
+fn same_log(crash: &str, dmesg: &Path, place: &Place) -> Result<String> {
+    let dmesg = if dmesg.exists() {
+        dmesg.to_path_buf()
+    } else {
+        super::evidence::find_file(&place.file("extracted"), "dmesg.txt")?
+    };
+    let dmesg = std::fs::read_to_string(dmesg)?;
+    let ours: Vec<&str> = dmesg.lines().map(str::trim_end).collect();
+    let first = ours.first().context("dmesg.txt is empty")?;
+    let theirs: Vec<&str> = crash
+        .lines()
+        .map(str::trim_end)
+        .skip_while(|line| line != first)
+        .collect();
+    if theirs.is_empty() {
+        bail!("crash's log has no line {first:?}");
+    }
+    for (number, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+        if ours != theirs {
+            bail!(
+                "line {} of dmesg.txt is {ours:?}, crash's log has {theirs:?}",
+                number + 1
+            );
+        }
+    }
+    if theirs.len() < ours.len() {
+        bail!(
+            "crash's log has {} lines, dmesg.txt {}",
+            theirs.len(),
+            ours.len()
+        );
+    }
+    Ok(format!("log equals dmesg.txt ({} lines)", ours.len()))
+}
+
+/// Returns the `KEY=VALUE` lines of a vmcore's VMCOREINFO.
+fn vmcoreinfo(vmcore: &Path) -> Result<BTreeMap<String, String>> {
+    let notes = Vmcore::open(vmcore)?.notes()?;
+    let note = notes.into_iter().find(|(name, _, _)| name == "VMCOREINFO");
+    let (_, _, text) = note.context("the vmcore has no VMCOREINFO note")?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect())
+}
+
+fn hexadecimal(text: &str) -> Result<u64> {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16)
+        .with_context(|| format!("{text:?} is not a hexadecimal number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_of_crash_ps() {
+        for (line, expected) in [
+            (
+                ">      0      0   0  ffffa0c0a5c9d040  RU   0.0        0        0  [swapper/0]",
+                true,
+            ),
+            (
+                "     109      1   1  ffff0000c5a2e180  IN   0.1     2024     1204  kdraw-guest",
+                true,
+            ),
+            (
+                "      PID    PPID  CPU       TASK        ST  %MEM      VSZ      RSS  COMM",
+                false,
+            ),
+            (
+                "[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x410fd083]",
+                false,
+            ),
+        ] {
+            assert_eq!(is_task(line), expected, "{line}");
+        }
+    }
+}
