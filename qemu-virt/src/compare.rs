@@ -292,22 +292,24 @@ mod tests {
 
     #[test]
     fn missing_ranges() {
+        type Pairs = &'static [(u64, u64)];
+        let ranges = |pairs: Pairs| {
+            pairs
+                .iter()
+                .map(|(start, end)| *start..*end)
+                .collect::<Vec<_>>()
+        };
         // (wanted, covered, except, missing)
-        type Row = (
-            Vec<Range<u64>>,
-            Vec<Range<u64>>,
-            Range<u64>,
-            Vec<Range<u64>>,
-        );
-        let rows: [Row; 5] = [
-            (vec![0..10], vec![0..4, 6..10], 4..6, vec![]),
-            (vec![0..10], vec![0..4, 6..10], 0..0, vec![4..6]),
-            (vec![0..10], vec![5..7, 2..6], 0..0, vec![0..2, 7..10]),
-            (vec![0..10, 20..30], vec![0..30], 0..0, vec![]),
-            (vec![0..10], vec![], 0..0, vec![0..10]),
+        let rows: [(Pairs, Pairs, Range<u64>, Pairs); 5] = [
+            (&[(0, 10)], &[(0, 4), (6, 10)], 4..6, &[]),
+            (&[(0, 10)], &[(0, 4), (6, 10)], 0..0, &[(4, 6)]),
+            (&[(0, 10)], &[(5, 7), (2, 6)], 0..0, &[(0, 2), (7, 10)]),
+            (&[(0, 10), (20, 30)], &[(0, 30)], 0..0, &[]),
+            (&[(0, 10)], &[], 0..0, &[(0, 10)]),
         ];
         for (wanted, covered, except, expected) in rows {
-            assert_eq!(missing(&wanted, &covered, &except), expected);
+            let found = missing(&ranges(wanted), &ranges(covered), &except);
+            assert_eq!(found, ranges(expected), "{wanted:?}");
         }
     }
 }

@@ -50,7 +50,8 @@ impl Disk {
         let mut partitions = Vec::new();
         let mut start = MIB;
         for (name, mib) in [
-            ("p1 (empty)", 4),
+            // Too small to be signed.
+            ("p1 (empty)", 1),
             ("p2 (random)", 4),
             ("p3 (ext4)", 32),
             ("p4 (dump)", dump_mib),
@@ -72,7 +73,7 @@ impl Disk {
         let _ = fs::remove_file(&disk.path);
         let file = File::create_new(path).with_context(|| path.display().to_string())?;
         file.set_len(disk.size)?;
-        disk.partition()?;
+        disk.partition(&disk.partitions)?;
         let mut noise = vec![0; 4 * MIB as usize];
         let mut random = Random::new(2);
         for word in noise.as_chunks_mut().0 {
@@ -86,12 +87,25 @@ impl Disk {
             fs::remove_dir_all(&contents)?;
         }
         drop(file);
+        disk.keep_copy()?;
+        Ok(disk)
+    }
+
+    /// Copies the image as it is now, for [`Self::difference`].
+    pub fn keep_copy(&self) -> Result<()> {
         run::quiet(
             Command::new("cp")
                 .arg("--sparse=always")
-                .args([&disk.path, &disk.before]),
-        )?;
-        Ok(disk)
+                .args([&self.path, &self.before]),
+        )
+    }
+
+    /// Moves the dump partition: the table then has it 1 MiB further on and shorter by that.
+    pub fn move_dump_partition(&self) -> Result<()> {
+        let mut moved = self.partitions.clone();
+        let dump = &mut moved[DUMP - 1];
+        (dump.start, dump.length) = (dump.start + MIB, dump.length - MIB);
+        self.partition(&moved)
     }
 
     /// Returns a partition by its number, from 1.
@@ -99,10 +113,10 @@ impl Disk {
         &self.partitions[number - 1]
     }
 
-    /// Writes the partition table.
-    fn partition(&self) -> Result<()> {
+    /// Writes a partition table.
+    fn partition(&self, partitions: &[Part]) -> Result<()> {
         let mut script = String::from("label: gpt\n");
-        for part in &self.partitions {
+        for part in partitions {
             script += &format!(
                 "start={}, size={}, type=linux\n",
                 part.start / 512,
@@ -143,8 +157,9 @@ impl Disk {
         )
     }
 
-    /// Compares everything outside the dump partition with the copy; names the first difference.
-    pub fn difference(&self) -> Result<Option<String>> {
+    /// Compares the disk with the copy, with or without the dump partition; names the first
+    /// difference.
+    pub fn difference(&self, with_dump: bool) -> Result<Option<String>> {
         let (now, before) = (File::open(&self.path)?, File::open(&self.before)?);
         if now.metadata()?.len() != self.size {
             bail!(
@@ -157,7 +172,7 @@ impl Disk {
         let dump = self.part(DUMP);
         let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
         for at in (0..self.size).step_by(BLOCK as usize) {
-            if (dump.start..dump.start + dump.length).contains(&at) {
+            if !with_dump && (dump.start..dump.start + dump.length).contains(&at) {
                 continue;
             }
             now.read_exact_at(&mut left, at)?;
@@ -182,6 +197,11 @@ impl Disk {
     /// Returns the bytes that [`Self::difference`] compares.
     pub fn compared(&self) -> u64 {
         self.size - self.part(DUMP).length
+    }
+
+    /// Reads a piece of the dump partition.
+    pub fn read_dump(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        Ok(File::open(&self.path)?.read_exact_at(bytes, self.part(DUMP).start + offset)?)
     }
 
     /// Overwrites a piece of the dump partition.

@@ -153,14 +153,24 @@ impl Qemu {
 
     /// Sends a BREAK on the serial console.
     pub fn send_break(&self) -> Result<()> {
+        self.request(r#"{"execute":"chardev-send-break","arguments":{"id":"serial0"}}"#)
+    }
+
+    /// Stops the disk: it takes requests and answers none. (The limit of one byte per second lets
+    /// the first request through and every other wait for hours.)
+    pub fn stop_disk(&self) -> Result<()> {
+        self.request(
+            r#"{"execute":"block_set_io_throttle","arguments":{"device":"disk","bps":1,"bps_rd":0,"bps_wr":0,"iops":0,"iops_rd":0,"iops_wr":0}}"#,
+        )
+    }
+
+    /// Sends a request of the QEMU Machine Protocol and waits for its reply.
+    fn request(&self, request: &str) -> Result<()> {
         let stream = UnixStream::connect(self.sockets.join("qmp"))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut replies = BufReader::new(stream.try_clone()?).lines();
         replies.next().context("QMP sent no greeting")??;
-        for request in [
-            r#"{"execute":"qmp_capabilities"}"#,
-            r#"{"execute":"chardev-send-break","arguments":{"id":"serial0"}}"#,
-        ] {
+        for request in [r#"{"execute":"qmp_capabilities"}"#, request] {
             writeln!(&stream, "{request}")?;
             loop {
                 let reply = replies.next().context("QMP closed the connection")??;

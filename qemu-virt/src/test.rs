@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::dist::{self, Dist};
-use crate::scenario::{self, Place, matrix};
-use crate::{checks, run, setup};
+use crate::scenario::{self, Place, matrix, refusals};
+use crate::{checks, deny, run, setup};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -133,6 +133,10 @@ fn host_tests() -> Vec<Test<'static>> {
             work: Box::new(work),
         });
     }
+    tests.push(Test {
+        name: "deny".into(),
+        work: Box::new(|| deny::check().map(|()| "cargo deny".into())),
+    });
     tests
 }
 
@@ -183,7 +187,26 @@ fn guest_tests<'a>(args: &Args, dist: Option<&'a Dist>) -> Vec<Test<'a>> {
             work: Box::new(work),
         });
     }
+    if args.full || args.only.is_some() {
+        tests.extend(refusals::names().map(|case| refusal_test(case, dist)));
+    }
     tests
+}
+
+/// Returns the test of a refusal.
+fn refusal_test<'a>(case: &'static str, dist: Option<&'a Dist>) -> Test<'a> {
+    let work = move || {
+        let dist = dist.ok_or_else(|| anyhow::anyhow!("nothing was built"))?;
+        let out = run::target_dir().join("e2e").join(case);
+        let place = Place::new(&out, refusals::MEM_MIB, false)?;
+        let said = refusals::play(case, dist, &place)?;
+        place.drop_large_files()?;
+        Ok(said)
+    };
+    Test {
+        name: format!("refusal {case}"),
+        work: Box::new(work),
+    }
 }
 
 /// Prints the table and the counts.

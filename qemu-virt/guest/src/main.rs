@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::unix::process::CommandExt;
+
 mod memory;
 mod trigger;
 
@@ -20,12 +22,26 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.first().map(String::as_str) {
         Some("hold") => memory::hold(&arguments),
+        Some("nobody") => nobody(&arguments),
         _ => crash(&arguments),
     };
     if let Err(message) = done {
         println!("guest: error {message}");
         std::process::exit(1);
     }
+}
+
+/// Runs a command without root's rights: `nobody PROGRAM ARGUMENT…`.
+fn nobody(arguments: &[String]) -> Result<()> {
+    let program = arguments.get(1).ok_or("nobody needs a program")?;
+    let mut command = std::process::Command::new(program);
+    let status = command
+        .args(arguments.iter().skip(2))
+        .uid(65534)
+        .gid(65534)
+        .status();
+    let status = status.map_err(|e| format!("{program}: {e}"))?;
+    std::process::exit(status.code().unwrap_or(255))
 }
 
 /// Fills memory, prints where the markers are, panics.

@@ -35,12 +35,13 @@ pub struct Boot {
     pub hang: Option<String>,
 }
 
-/// Boots a machine and plays along until it ends; `watch` sees every line as it comes.
+/// Boots a machine and plays along until it ends; `watch` sees every line as it
+/// comes, and may act on the machine.
 pub fn run(
     machine: &Machine<'_>,
     log: &Path,
     budget: Duration,
-    watch: &mut dyn FnMut(&Line),
+    watch: &mut dyn FnMut(&Line, &Boot, &mut Qemu) -> Result<()>,
 ) -> Result<Boot> {
     let mut qemu = Qemu::start(machine, log, budget)?;
     let mut boot = Boot {
@@ -56,11 +57,11 @@ pub fn run(
     loop {
         match qemu.next_line() {
             Ok(Some(line)) => {
-                watch(&line);
                 if let Some(told) = line.text.strip_prefix("guest: ") {
                     boot.told(told, &mut qemu)
                         .with_context(|| format!("guest said {told:?}"))?;
                 }
+                watch(&line, &boot, &mut qemu)?;
                 boot.lines.push(line);
             }
             Ok(None) => break,

@@ -18,7 +18,7 @@ const NT_PRSTATUS: u64 = 1;
 
 /// Checks that nothing outside the dump partition has changed.
 pub fn check_disk(disk: &Disk, outcome: &mut Outcome) -> Result<()> {
-    let difference = disk.difference()?;
+    let difference = disk.difference(false)?;
     let detail = difference.clone().unwrap_or_else(|| {
         format!(
             "{} bytes outside the dump partition are as before",
@@ -37,18 +37,19 @@ pub struct Found {
     pub suffix: &'static str,
 }
 
-/// Lists, verifies and extracts the dump, and compares it with the guest's memory. Of a plain
-/// partition also what `dd` alone gets.
+/// Lists, verifies and extracts the dump on `image`, a copy of the disk or itself, and compares it
+/// with the guest's memory. Of a plain partition also what `dd` alone gets.
 pub fn check_dump(
     scenario: &Scenario,
     dist: &Dist,
     place: &Place,
+    image: &Path,
     disk: &Disk,
     boot: &Boot,
     outcome: &mut Outcome,
 ) -> Result<Vec<Found>> {
     for command in ["list", "verify"] {
-        let output = run::output(Command::new(&dist.kdraw).arg(command).arg(&disk.path));
+        let output = run::output(Command::new(&dist.kdraw).arg(command).arg(image));
         if let Ok(text) = &output {
             std::fs::write(place.file(&format!("{command}.txt")), text)?;
         }
@@ -58,7 +59,7 @@ pub fn check_dump(
     let mut found = Vec::new();
     let folder = place.file("extracted");
     let started = std::time::Instant::now();
-    let extracted = extract(dist, &disk.path, &folder);
+    let extracted = extract(dist, image, &folder);
     outcome.time("extract", started.elapsed().as_secs_f64() * 1000.0);
     let shown = extracted.as_ref().map(|path| path.display().to_string());
     outcome.check_result(
@@ -75,7 +76,7 @@ pub fn check_dump(
     }
     if scenario.plain {
         let path = place.file("vmcore.dd");
-        outcome.check_result("dd", dd(disk, &path));
+        outcome.check_result("dd", dd(image, disk, &path));
         found.push(Found {
             path,
             suffix: "-dd",
@@ -106,14 +107,14 @@ pub fn extract(dist: &Dist, image: &Path, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Copies a plain partition as a user without kdraw would: everything behind the first MiB.
-fn dd(disk: &Disk, to: &Path) -> Result<String> {
+fn dd(image: &Path, disk: &Disk, to: &Path) -> Result<String> {
     let part = disk.part(DUMP);
     let arguments = [
         "bs=1M".to_owned(),
         format!("skip={}", (part.start >> 20) + 1),
         format!("count={}", (part.length >> 20) - 1),
         "conv=sparse".into(),
-        format!("if={}", disk.path.display()),
+        format!("if={}", image.display()),
         format!("of={}", to.display()),
     ];
     run::quiet(Command::new("dd").args(&arguments))?;

@@ -18,6 +18,7 @@ pub mod boot;
 pub mod evidence;
 pub mod init;
 pub mod matrix;
+pub mod refusals;
 pub mod result;
 pub mod tools;
 
@@ -150,11 +151,13 @@ fn as_debug<S: serde::Serializer>(
 
 impl Scenario {
     /// Returns the command line of the kernel.
-    fn command_line(&self) -> String {
-        format!(
-            "console=ttyAMA0 rdinit=/init panic=1 oops=panic crashkernel={} loglevel=6",
-            self.crashkernel
-        )
+    pub fn command_line(&self) -> String {
+        let mut line = String::from("console=ttyAMA0 rdinit=/init panic=1 oops=panic loglevel=6");
+        if !self.crashkernel.is_empty() {
+            line += " crashkernel=";
+            line += &self.crashkernel;
+        }
+        line
     }
 
     /// Returns the kernel, from the cache or from the path the user gave.
@@ -205,7 +208,7 @@ impl Place {
 
     /// Removes what takes much room.
     pub fn drop_large_files(&self) -> Result<()> {
-        for name in ["dump.img", "vmcore", "vmcore.dd"] {
+        for name in ["dump.img", "before.img", "initramfs", "vmcore", "vmcore.dd"] {
             let _ = std::fs::remove_file(self.file(name));
         }
         crate::run::remove_dir(&self.file("extracted"))
@@ -269,12 +272,20 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, tools: bool) -> Res
         &machine,
         &place.file("serial.log"),
         budget(scenario),
-        &mut |_| {},
+        &mut |_, _, _| Ok(()),
     )?;
     boot.check(scenario, &mut outcome);
     evidence::check_disk(&disk, &mut outcome)?;
     if scenario.loader != Loader::None {
-        for vmcore in evidence::check_dump(scenario, dist, place, &disk, &boot, &mut outcome)? {
+        for vmcore in evidence::check_dump(
+            scenario,
+            dist,
+            place,
+            &disk.path,
+            &disk,
+            &boot,
+            &mut outcome,
+        )? {
             if tools {
                 tools::check(scenario, place, &vmcore.path, vmcore.suffix, &mut outcome)?;
             }

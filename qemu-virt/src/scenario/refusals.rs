@@ -1,0 +1,283 @@
+//! What kdraw must refuse: each case with the message it owes the user, and nothing written.
+//!
+//! A case is a script for `/init` and, while the guest waits, something done to the machine from
+//! outside. [`CASES`] is the table.
+
+use anyhow::{Context, Result, bail};
+use kdraw_format::layout::{BLOCK, Superblock};
+
+use super::boot::{self, Boot};
+use super::{KernelChoice, Loader, Panic, Place, Scenario, init};
+use crate::disk::{DUMP, Disk};
+use crate::dist::Dist;
+use crate::material::Suite;
+use crate::qemu::{DiskBus, Qemu};
+
+/// RAM of the guest, in MiB.
+pub const MEM_MIB: u64 = 512;
+
+/// Format and load, as a user does.
+const ARMED: &str = "must format kdraw format --yes /dev/vda4\n\
+                     must load kdraw load --target /dev/vda4\n\
+                     must status kdraw status\n";
+/// Lets the harness act.
+const PAUSE: &str = "sync\necho 'guest: pause'\nread answer\n";
+/// Panics without filling memory.
+const CRASH: &str = "kdraw-guest fill=0 cache=/init tmpfs=/fill panic=sysrq cpu=0\n";
+
+/// Something done to the machine while the guest waits.
+type Act = fn(&Disk, &Boot, &mut Qemu) -> Result<()>;
+
+/// One refusal.
+struct Case {
+    name: &'static str,
+    /// The kernel's `crashkernel=`; empty for none.
+    crashkernel: &'static str,
+    script: &'static [&'static str],
+    act: Option<Act>,
+    /// The step of the script that must fail; none where the payload has to refuse.
+    fails: Option<&'static str>,
+    /// What the console must show.
+    says: &'static [&'static str],
+    /// Whether the dump partition must be as it was when the guest waited, or at boot.
+    untouched: bool,
+}
+
+const CASE: Case = Case {
+    name: "",
+    crashkernel: "8M",
+    script: &[ARMED, PAUSE, CRASH],
+    act: None,
+    fails: None,
+    says: &[],
+    untouched: true,
+};
+
+const CASES: &[Case] = &[
+    Case {
+        name: "load-unsigned",
+        script: &["step load kdraw load --target /dev/vda4\n"],
+        fails: Some("load"),
+        says: &["is not signed", "kdraw format"],
+        ..CASE
+    },
+    Case {
+        name: "format-too-small",
+        script: &["step format kdraw format --yes /dev/vda1\n"],
+        fails: Some("format"),
+        says: &["too small"],
+        ..CASE
+    },
+    Case {
+        name: "format-file-system",
+        script: &["step format kdraw format --yes /dev/vda3\n"],
+        fails: Some("format"),
+        says: &["ext4", "--force"],
+        ..CASE
+    },
+    Case {
+        name: "load-no-crashkernel",
+        crashkernel: "",
+        script: &[
+            "must format kdraw format --yes /dev/vda4\n",
+            "step load kdraw load --target /dev/vda4\n",
+        ],
+        fails: Some("load"),
+        says: &["crashkernel=8M"],
+        untouched: false,
+        ..CASE
+    },
+    Case {
+        name: "load-not-root",
+        script: &["step load kdraw-guest nobody kdraw load --target /dev/vda4\n"],
+        fails: Some("load"),
+        says: &["as root"],
+        ..CASE
+    },
+    Case {
+        name: "load-kexec-disabled",
+        script: &[
+            "must format kdraw format --yes /dev/vda4\n",
+            "echo 1 > /proc/sys/kernel/kexec_load_disabled\n",
+            "step load kdraw load --target /dev/vda4\n",
+        ],
+        fails: Some("load"),
+        says: &["kexec_load_disabled"],
+        untouched: false,
+        ..CASE
+    },
+    Case {
+        name: "signature-gone",
+        act: Some(|disk, _, _| erase_superblocks(disk)),
+        says: &["not signed for kdraw"],
+        ..CASE
+    },
+    Case {
+        name: "uuid-differs",
+        act: Some(|disk, _, _| rewrite_superblocks(disk, |superblock| superblock.uuid[0] ^= 1)),
+        says: &["UUID is not the plan's"],
+        ..CASE
+    },
+    Case {
+        name: "range-differs",
+        act: Some(|disk, _, _| {
+            rewrite_superblocks(disk, |superblock| superblock.partition_start += 1 << 20)
+        }),
+        says: &["superblock was written for byte"],
+        ..CASE
+    },
+    Case {
+        name: "partition-moved",
+        act: Some(|disk, _, _| disk.move_dump_partition()),
+        says: &["no partition at byte"],
+        ..CASE
+    },
+    Case {
+        name: "payload-corrupted",
+        // A word in the middle of the image's code.
+        act: Some(|_, boot, qemu| qemu.patch(boot.crash_region.start + 0x8010, &[0xdead_beef])),
+        says: &["self-check"],
+        ..CASE
+    },
+    Case {
+        name: "disk-dead",
+        act: Some(|_, _, qemu| qemu.stop_disk()),
+        says: &["did not answer in time"],
+        untouched: false,
+        ..CASE
+    },
+];
+
+/// Returns the names of all cases.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|case| case.name)
+}
+
+/// Plays the case of a name; returns a line about what was seen.
+pub fn play(name: &str, dist: &Dist, place: &Place) -> Result<String> {
+    let case = CASES
+        .iter()
+        .find(|case| case.name == name)
+        .context("no such case")?;
+    let scenario = scenario(case);
+    let kernel = scenario.kernel()?;
+    let disk = Disk::create(&place.file("dump.img"), scenario.mem + 64, 1, 0)?;
+    let initramfs = place.file("initramfs");
+    let script = format!(
+        "{}{}poweroff -f\nsleep 60\n",
+        init::prologue(),
+        case.script.concat()
+    );
+    init::image(&script, dist, &kernel)?.write(&initramfs)?;
+    let command_line = scenario.command_line();
+    let machine = super::machine(&scenario, &kernel, place, &disk, &initramfs, &command_line);
+    let mut acted = false;
+    let boot = boot::run(
+        &machine,
+        &place.file("serial.log"),
+        super::budget(&scenario),
+        &mut |line, boot, qemu| {
+            if line.text == "guest: pause" {
+                if let Some(act) = case.act {
+                    act(&disk, boot, qemu)?;
+                }
+                disk.keep_copy()?;
+                acted = true;
+                qemu.type_text("\n")?;
+            }
+            Ok(())
+        },
+    )?;
+    if let Some(hang) = &boot.hang {
+        bail!("{hang}; last: {}", boot.tail());
+    }
+    if case.act.is_some() && !acted {
+        bail!("the guest never waited; last: {}", boot.tail());
+    }
+    check_end(case, &boot)?;
+    let said = check_said(case, &boot)?;
+    if let Some(difference) = disk.difference(case.untouched)? {
+        bail!("something was written: {difference}");
+    }
+    Ok(said)
+}
+
+/// Checks that the right one refused: the tool in its step, or the payload after the panic.
+fn check_end(case: &Case, boot: &Boot) -> Result<()> {
+    for (step, code) in &boot.steps {
+        let must_fail = case.fails == Some(step);
+        if must_fail == (*code == 0) {
+            bail!(
+                "step {step} ended with exit status {code}; last: {}",
+                boot.tail()
+            );
+        }
+    }
+    if let Some(step) = case.fails {
+        if !boot.steps.contains_key(step) {
+            bail!("step {step} did not run; last: {}", boot.tail());
+        }
+        return Ok(());
+    }
+    boot.panic_line().context("the kernel did not panic")?;
+    if boot.payload().is_empty() {
+        bail!("no line of the payload; last: {}", boot.tail());
+    }
+    if boot.find("dump complete").is_some() {
+        bail!("the payload captured instead of refusing");
+    }
+    Ok(())
+}
+
+/// Checks the messages; returns the line with the first of them.
+fn check_said(case: &Case, boot: &Boot) -> Result<String> {
+    for words in case.says {
+        if boot.find(words).is_none() {
+            bail!("the console lacks {words:?}; last: {}", boot.tail());
+        }
+    }
+    let line = case.says.first().and_then(|words| boot.find(words));
+    Ok(line.map(|line| line.text.clone()).unwrap_or_default())
+}
+
+fn scenario(case: &Case) -> Scenario {
+    Scenario {
+        name: case.name.into(),
+        kernel: KernelChoice::Suite(Suite::Bookworm),
+        mem: MEM_MIB,
+        smp: 1,
+        crashkernel: case.crashkernel.into(),
+        cpu: "cortex-a72".into(),
+        machine: Vec::new(),
+        disk: DiskBus::VirtioMmio,
+        fill: 0,
+        panic: Panic::Sysrq,
+        panic_cpu: 0,
+        plain: false,
+        loader: Loader::Kdraw,
+    }
+}
+
+/// Offsets of both superblocks on the dump partition.
+fn superblocks(disk: &Disk) -> [u64; 2] {
+    [0, Superblock::second_copy(disk.part(DUMP).length).0]
+}
+
+fn erase_superblocks(disk: &Disk) -> Result<()> {
+    for at in superblocks(disk) {
+        disk.write_dump(at, &[0; BLOCK])?;
+    }
+    Ok(())
+}
+
+fn rewrite_superblocks(disk: &Disk, change: fn(&mut Superblock)) -> Result<()> {
+    let mut block = [0; BLOCK];
+    disk.read_dump(0, &mut block)?;
+    let mut superblock = Superblock::decode(&block).context("the guest left no superblock")?;
+    change(&mut superblock);
+    superblock.encode(&mut block);
+    for at in superblocks(disk) {
+        disk.write_dump(at, &block)?;
+    }
+    Ok(())
+}
