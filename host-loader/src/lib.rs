@@ -1,1 +1,46 @@
-//! placeholder
+#![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+//! The tool `kdraw`: signs a partition, arms the capture, gets dumps back.
+//!
+//! - [`commands`]: one file per command, thin; everything below is what they share.
+//! - On the board: [`system`] and [`iomem`] read the running system, [`block`] and [`controller`]
+//!   find the target's disk, [`load`] checks and builds what is loaded, [`payload`] is what gets
+//!   loaded, [`sys`] the system call.
+//! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
+//!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it.
+//!
+//! What is on a partition is hostile until checked; nothing in here panics on it. Unsafe code
+//! stands in [`sys`] only.
+
+pub mod black_box;
+pub mod block;
+pub mod commands;
+pub mod controller;
+pub mod core_file;
+pub mod error;
+pub mod exit;
+pub mod extract;
+pub mod frames;
+pub mod iomem;
+pub mod load;
+pub mod partition;
+pub mod payload;
+pub mod plain_core;
+pub mod progress;
+pub mod random;
+pub mod scan;
+pub mod signatures;
+pub mod source;
+pub mod summary;
+pub mod sys;
+pub mod system;
+pub mod text;
+pub mod verify;

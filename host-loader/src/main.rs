@@ -1,2 +1,61 @@
-//! placeholder
-fn main() {}
+//! `kdraw`: crash capture for arm64 boards.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use kdraw::commands;
+use kdraw::exit;
+use kdraw::system::System;
+
+/// Captures the memory of a panicking arm64 Linux, and gets it back.
+///
+/// On the board: `kdraw format` signs a partition once, `kdraw load` arms the capture after
+/// each boot. After a panic the board resets; then `kdraw extract` saves the vmcore.
+#[derive(Parser)]
+#[command(name = "kdraw", version, long_version = kdraw::payload::long_version(), after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Reads /proc, /sys and /dev below this folder (tests).
+    #[arg(long, global = true, hide = true, default_value = "/")]
+    sysroot: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Format(commands::format::Args),
+    Load(commands::load::Args),
+    Unload(commands::unload::Args),
+    Status(commands::status::Args),
+    List(commands::list::Args),
+    Info(commands::info::Args),
+    Extract(commands::extract::Args),
+    Verify(commands::verify::Args),
+    Plan(commands::plan::Args),
+    Payload(commands::payload::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let system = System::new(cli.sysroot);
+    let outcome = match cli.command {
+        Command::Format(args) => commands::format::run(&args, &system),
+        Command::Load(args) => commands::load::run(&args, &system),
+        Command::Unload(args) => commands::unload::run(&args, &system),
+        Command::Status(args) => commands::status::run(&args, &system),
+        Command::List(args) => commands::list::run(&args, &system),
+        Command::Info(args) => commands::info::run(&args, &system),
+        Command::Extract(args) => commands::extract::run(&args, &system),
+        Command::Verify(args) => commands::verify::run(&args, &system),
+        Command::Plan(args) => commands::plan::run(&args, &system),
+        Command::Payload(args) => commands::payload::run(&args, &system),
+    };
+    match outcome {
+        Ok(verdict) => verdict.into(),
+        Err(error) => {
+            eprintln!("kdraw: {error:#}");
+            ExitCode::from(exit::TROUBLE)
+        }
+    }
+}

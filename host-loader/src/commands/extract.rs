@@ -1,0 +1,145 @@
+//! `kdraw extract`: saves dumps as files that crash, drgn and gdb open.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use kdraw_format::layout::SlotPlace;
+use kdraw_format::slot::Outcome;
+
+use crate::exit::Verdict;
+use crate::extract::{Extracted, extract};
+use crate::partition::DumpPartition;
+use crate::progress;
+use crate::source::Access;
+use crate::system::System;
+use crate::text;
+
+/// Save dumps as vmcore, dmesg.txt and metadata.json, and mark them as extracted.
+///
+/// Takes every dump that was not extracted yet. Exit code 1 if something of a dump is lost, or
+/// there is none.
+#[derive(clap::Args)]
+#[command(after_help = "Example: kdraw extract /dev/mmcblk0p4 -o /var/crash")]
+pub struct Args {
+    /// The partition's device, its disk, or an image file of either.
+    device: PathBuf,
+    /// Where the dumps' folders are made.
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// The one slot to extract, also if it was before.
+    #[arg(long, value_name = "N")]
+    slot: Option<u32>,
+    /// Leaves the slot as it is: the dump counts as not extracted, the slot is not free.
+    #[arg(long)]
+    keep: bool,
+    /// Which of a disk's partitions, if several are signed.
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+    /// Prints the metadata as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If nothing can be extracted.
+pub fn run(args: &Args, system: &System) -> Result<Verdict> {
+    let access = if args.keep {
+        Access::Read
+    } else {
+        Access::Mark
+    };
+    let mut partition = DumpPartition::open(system, &args.device, args.partition, access)?;
+    let slots = choose(args, &mut partition)?;
+    if slots.is_empty() {
+        eprintln!(
+            "{}: no dump that was not extracted before; `kdraw list` shows what there is, \
+             --slot N extracts once more",
+            args.device.display()
+        );
+        return Ok(Verdict::Bad);
+    }
+    let mut complete = true;
+    for slot in &slots {
+        let bar = progress::bytes("");
+        let done = extract(
+            &mut partition,
+            slot,
+            &args.output,
+            &mut |what, at, total| {
+                bar.set_message(what);
+                bar.set_length(total);
+                bar.set_position(at);
+            },
+        );
+        bar.finish_and_clear();
+        let done = done.with_context(|| format!("slot {} was not extracted", slot.index))?;
+        complete &= done.metadata.complete;
+        report(args, &done)?;
+        mark(args, &mut partition, slot)?;
+    }
+    Ok(Verdict::from_good(complete))
+}
+
+fn choose(args: &Args, partition: &mut DumpPartition) -> Result<Vec<SlotPlace>> {
+    let Some(index) = args.slot else {
+        let slots: Vec<_> = partition.slots().collect();
+        let mut waiting = Vec::new();
+        for slot in slots {
+            if !partition.header(&slot).is_free() {
+                waiting.push(slot);
+            }
+        }
+        return Ok(waiting);
+    };
+    let slot = partition.slot(index)?;
+    if partition.header(&slot).outcome == Outcome::Empty {
+        bail!("slot {index} is empty");
+    }
+    Ok(vec![slot])
+}
+
+/// Everything is durable: now the slot may be used again.
+fn mark(args: &Args, partition: &mut DumpPartition, slot: &SlotPlace) -> Result<()> {
+    if args.keep {
+        return Ok(());
+    }
+    if !partition.source.is_writable() {
+        eprintln!(
+            "slot {} was not marked as extracted: {} cannot be written",
+            slot.index,
+            args.device.display()
+        );
+        return Ok(());
+    }
+    let mut header = partition.header(slot);
+    header.extracted = Some(text::now());
+    header.generation = header.generation.saturating_add(1);
+    partition
+        .write_header(slot, &header)
+        .with_context(|| format!("slot {} was extracted, but not marked", slot.index))
+}
+
+fn report(args: &Args, done: &Extracted) -> Result<()> {
+    let metadata = &done.metadata;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(metadata)?);
+        return Ok(());
+    }
+    println!("{}", done.folder.display());
+    println!(
+        "  vmcore     {}, {} frames",
+        text::size(metadata.vmcore_bytes),
+        metadata.frames
+    );
+    println!("  dmesg.txt  from the {}", metadata.dmesg_origin);
+    if let Some(found) = &metadata.black_box {
+        let reason = found.reason.as_deref().unwrap_or("not recorded");
+        println!("  reason     {}", reason.trim_end());
+    }
+    for loss in &metadata.losses {
+        println!("  lost       {loss}");
+    }
+    Ok(())
+}

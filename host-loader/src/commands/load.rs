@@ -1,0 +1,156 @@
+//! `kdraw load`: arms the capture.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use kdraw_format::addr::PhysRange;
+
+use crate::exit::Verdict;
+use crate::load::elfcorehdr;
+use crate::load::machine::Machine;
+use crate::load::segments::{Loadable, MAX_TOTAL, Settings};
+use crate::load::state::Loaded;
+use crate::load::target::Target;
+use crate::payload::Payload;
+use crate::random;
+use crate::sys;
+use crate::system::System;
+use crate::text;
+
+/// Arm the capture: from now on a panic writes a dump to the target.
+///
+/// Checks first that it can work, and says why not. Needs root and a kernel booted with
+/// crashkernel=8M. Lasts until the next boot; load again after memory was hot-plugged.
+#[derive(clap::Args)]
+#[command(after_help = "Example: kdraw load --target /dev/mmcblk0p4")]
+pub struct Args {
+    /// The signed partition that a dump is to go to.
+    #[arg(long, value_name = "DEVICE")]
+    target: PathBuf,
+    /// The payload's image, instead of the one inside this program.
+    #[arg(long, value_name = "FILE")]
+    payload: Option<PathBuf>,
+    /// The id that the partition must have, as `kdraw format` printed it.
+    #[arg(long)]
+    uuid: Option<String>,
+    /// Seconds that a capture may take; 0 leaves it to the payload.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    budget: u32,
+    /// Checks and builds everything, but loads nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever would keep a capture from working.
+pub fn run(args: &Args, system: &System) -> Result<Verdict> {
+    let machine = Machine::inspect(system).context("cannot load")?;
+    let mut target = Target::inspect(system, &args.target).context("cannot load")?;
+    if let Some(uuid) = &args.uuid {
+        target.expect_uuid(uuid).context("cannot load")?;
+    }
+    let payload = Payload::get(args.payload.as_deref())?;
+    let notes = elfcorehdr::notes(system)?;
+    let settings = Settings {
+        target: target.plan.clone(),
+        seed: random::bytes()?,
+        budget_s: args.budget,
+        created: text::now(),
+        hostname: system.hostname(),
+    };
+    let loadable = Loadable::build(&machine, &payload, &notes, settings)?;
+    print(&loadable, machine.crash_region);
+    warn_if_full(&mut target);
+    if args.dry_run || !system.is_running() {
+        println!("Nothing was loaded (dry run).");
+        return Ok(Verdict::Good);
+    }
+    // A load that fails leaves no crash image behind; what was loaded before is gone then.
+    Loaded::forget(system);
+    sys::kexec_load_crash(loadable.entry(), &loadable.segments)
+        .map_err(|error| anyhow::anyhow!("{error}; {}", advice(&error)))
+        .context("the kernel refused the crash image")?;
+    if system.number("/sys/kernel/kexec_crash_loaded")? != 1 {
+        bail!("the kernel took the crash image, yet /sys/kernel/kexec_crash_loaded is not 1");
+    }
+    Loaded {
+        boot_id: system.boot_id(),
+        at: text::now(),
+        target: std::path::absolute(&args.target)?,
+        uuid: text::uuid(&target.plan.uuid),
+        partition_start: target.plan.partition_start,
+        partition_len: target.plan.partition_len,
+        payload_hash: format!("{:016x}", payload.hash()),
+        region_start: machine.crash_region.start.0,
+        region_end: machine.crash_region.end.0,
+        total: loadable.total(),
+    }
+    .remember(system)?;
+    println!(
+        "Armed: a panic now writes a dump to {}.",
+        args.target.display()
+    );
+    Ok(Verdict::Good)
+}
+
+fn print(loadable: &Loadable, region: PhysRange) {
+    for segment in &loadable.segments {
+        println!(
+            "{:<12} {:#x}-{:#x}  {} in {}",
+            segment.name,
+            segment.address,
+            segment.address.saturating_add(segment.memory_len),
+            text::size(segment.bytes.len() as u64),
+            text::size(segment.memory_len)
+        );
+    }
+    println!(
+        "segments take {} (limit {}) of the crash region {}-{} ({})",
+        text::size(loadable.total()),
+        text::size(MAX_TOTAL),
+        region.start,
+        region.end,
+        text::size(region.len())
+    );
+    let target = &loadable.plan.target;
+    let pci = target.pci.map_or_else(String::new, |pci| {
+        format!(" PCI {:02x}:{:02x}.{}", pci.bus, pci.device, pci.function)
+    });
+    println!(
+        "target       {}{pci}, {} from byte {}, id {}",
+        target.controller,
+        text::size(target.partition_len),
+        target.partition_start,
+        text::uuid(&target.uuid)
+    );
+    if target.unchecked_table {
+        println!("target       is a whole disk: no partition table tells the payload its bounds");
+    }
+}
+
+fn warn_if_full(target: &mut Target) {
+    let partition = &mut target.partition;
+    let slots: Vec<_> = partition.slots().collect();
+    let free = slots.iter().any(|slot| partition.header(slot).is_free());
+    if !free && !partition.superblock.overwrite {
+        println!(
+            "warning: every slot holds a dump that nobody has extracted; a panic would only \
+             leave a black box in the journal. Run `kdraw extract {}`",
+            target.path.display()
+        );
+    }
+}
+
+/// What to do about an error of kexec_load(2).
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "run as root; a kernel locked down by Secure Boot refuses it too",
+        Some(libc::ENOSYS) => "this kernel was built without CONFIG_KEXEC",
+        Some(libc::EBUSY) => "another kexec is at work; try again",
+        Some(libc::ENOMEM) => "the crash region is too small; boot with crashkernel=8M",
+        Some(libc::EADDRNOTAVAIL) => "the segments lie outside the crash region; report this",
+        _ => "see dmesg",
+    }
+}

@@ -1,0 +1,12 @@
+//! The commands, one per file.
+
+pub mod extract;
+pub mod format;
+pub mod info;
+pub mod list;
+pub mod load;
+pub mod payload;
+pub mod plan;
+pub mod status;
+pub mod unload;
+pub mod verify;

@@ -1,0 +1,186 @@
+//! `kdraw status`: would a panic now be captured?
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::exit::Verdict;
+use crate::load::machine::Machine;
+use crate::load::state::Loaded;
+use crate::load::target::Target;
+use crate::payload;
+use crate::system::System;
+use crate::text;
+
+/// Say whether a panic now would be captured, and if not, why.
+///
+/// Exit code 0 only if it would.
+#[derive(clap::Args)]
+#[command(after_help = "Example: kdraw status || echo 'not armed' >&2")]
+pub struct Args {
+    /// The target, if other than the loaded one.
+    #[arg(long, value_name = "DEVICE")]
+    target: Option<PathBuf>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that bears on the question.
+#[derive(Debug, Serialize)]
+struct Status {
+    armed: bool,
+    problems: Vec<String>,
+    crash_region: Option<(u64, u64)>,
+    crash_image_loaded: bool,
+    loaded: Option<Loaded>,
+    target: Option<PathBuf>,
+    slots: Option<u32>,
+    free_slots: Option<u32>,
+    overwrite: Option<bool>,
+    payload: Option<String>,
+    kernel: String,
+    version: &'static str,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// None but a failure to print.
+pub fn run(args: &Args, system: &System) -> Result<Verdict> {
+    let status = Status::of(system, args.target.as_deref());
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        status.print();
+    }
+    Ok(Verdict::from_good(status.armed))
+}
+
+impl Status {
+    fn of(system: &System, asked: Option<&Path>) -> Self {
+        let mut problems = Vec::new();
+        let region = match Machine::inspect(system) {
+            Ok(machine) => Some((machine.crash_region.start.0, machine.crash_region.end.0)),
+            Err(why) => {
+                problems.push(why.to_string());
+                None
+            }
+        };
+        let is_loaded = system.number("/sys/kernel/kexec_crash_loaded").unwrap_or(0) == 1;
+        let loaded = Loaded::recall(system).filter(|_| is_loaded);
+        if !is_loaded {
+            problems.push("no crash image is loaded; run `kdraw load --target DEVICE`".to_owned());
+        } else if loaded.is_none() {
+            problems.push(
+                "a crash image is loaded, but not by this kdraw since boot (stock kexec?)"
+                    .to_owned(),
+            );
+        }
+        if let (Some(loaded), Some(region)) = (&loaded, region)
+            && (loaded.region_start, loaded.region_end) != region
+        {
+            problems.push("the crash region was resized after `kdraw load`; load again".to_owned());
+        }
+        let path = asked
+            .map(Path::to_owned)
+            .or_else(|| loaded.as_ref().map(|loaded| loaded.target.clone()));
+        let mut status = Self {
+            armed: false,
+            problems,
+            crash_region: region,
+            crash_image_loaded: is_loaded,
+            loaded,
+            target: path.clone(),
+            slots: None,
+            free_slots: None,
+            overwrite: None,
+            payload: payload::embedded_version(),
+            kernel: system.kernel_release(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        if let Some(path) = path {
+            status.look_at_target(system, &path);
+        }
+        status.armed = status.problems.is_empty();
+        status
+    }
+
+    fn look_at_target(&mut self, system: &System, path: &Path) {
+        let mut target = match Target::inspect(system, path) {
+            Ok(target) => target,
+            Err(why) => return self.problems.push(why.to_string()),
+        };
+        if let Some(loaded) = &self.loaded {
+            let same_place = (loaded.partition_start, loaded.partition_len)
+                == (target.plan.partition_start, target.plan.partition_len);
+            if !same_place || target.expect_uuid(&loaded.uuid).is_err() {
+                self.problems.push(format!(
+                    "{} is not the partition that was loaded (id {}); load again",
+                    path.display(),
+                    loaded.uuid
+                ));
+            }
+        }
+        let partition = &mut target.partition;
+        let slots: Vec<_> = partition.slots().collect();
+        let free = slots
+            .iter()
+            .filter(|slot| partition.header(slot).is_free())
+            .count();
+        if free == 0 && !partition.superblock.overwrite {
+            self.problems.push(format!(
+                "every slot holds a dump that nobody has extracted; run `kdraw extract {}`",
+                path.display()
+            ));
+        }
+        self.slots = Some(partition.superblock.slots);
+        self.free_slots = u32::try_from(free).ok();
+        self.overwrite = Some(partition.superblock.overwrite);
+    }
+
+    fn print(&self) {
+        let region = match self.crash_region {
+            Some((start, end)) => format!(
+                "{start:#x}-{end:#x} ({})",
+                text::size(end.saturating_sub(start))
+            ),
+            None => "unknown".to_owned(),
+        };
+        let yes_no = |yes| if yes { "yes" } else { "no" };
+        println!("crash region  {region}");
+        println!("image loaded  {}", yes_no(self.crash_image_loaded));
+        if let Some(loaded) = &self.loaded {
+            println!(
+                "loaded        {}, {} of memory, payload XXH64 {}",
+                text::time(loaded.at),
+                text::size(loaded.total),
+                loaded.payload_hash
+            );
+        }
+        if let Some(target) = &self.target {
+            let slots = match (self.slots, self.free_slots) {
+                (Some(slots), Some(free)) => format!(", {free} of {slots} slots free"),
+                _ => String::new(),
+            };
+            println!("target        {}{slots}", target.display());
+        }
+        println!(
+            "payload       {}",
+            self.payload.as_deref().unwrap_or("none inside this kdraw")
+        );
+        println!("kernel        {}", self.kernel);
+        for problem in &self.problems {
+            println!("problem       {problem}");
+        }
+        println!(
+            "{}",
+            if self.armed {
+                "Armed: a panic now would be captured."
+            } else {
+                "NOT armed: a panic now would not be captured."
+            }
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! What can go wrong in the tool's library, each with what, where, and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use kdraw_format::layout::LayoutError;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused to read, write or list something.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was attempted: "open", "read", …
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of /proc or /sys does not hold what it should.
+    #[error("{path} holds {found:?}, expected {expected}")]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What is in it, cut to a readable length.
+        found: String,
+        /// What should be in it.
+        expected: &'static str,
+    },
+    /// Not a partition, file or disk with a kdraw partition.
+    #[error(
+        "{path} is not a kdraw partition and has none in a partition table: {source}; \
+             sign one with `kdraw format`"
+    )]
+    Unsigned {
+        /// What was looked at.
+        path: PathBuf,
+        /// What is wrong with its superblock.
+        source: LayoutError,
+    },
+    /// A disk with several kdraw partitions.
+    #[error(
+        "{path} has several kdraw partitions: numbers {numbers:?}; name one of them \
+             (its device, or `--partition N`)"
+    )]
+    SeveralSigned {
+        /// The disk.
+        path: PathBuf,
+        /// The partitions' numbers.
+        numbers: Vec<u32>,
+    },
+    /// A partition number that the disk does not have, or that is not signed.
+    #[error("{path} has no kdraw partition of number {number}; it has {signed:?}")]
+    NoSuchPartition {
+        /// The disk.
+        path: PathBuf,
+        /// The number asked for.
+        number: u32,
+        /// The numbers that are signed.
+        signed: Vec<u32>,
+    },
+    /// A slot number that the partition does not have.
+    #[error("there is no slot {asked}: the partition has {slots}, counted from 0")]
+    NoSuchSlot {
+        /// The number asked for.
+        asked: u32,
+        /// How many there are.
+        slots: u32,
+    },
+    /// Bytes are not an arm64 Image that the tool can load.
+    #[error("payload {origin}: {why}")]
+    Payload {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The device tree blob cannot be rewritten.
+    #[error("device tree: {0}")]
+    DeviceTree(&'static str),
+    /// The segments do not fit the crash region or the limits.
+    #[error("{what} of {need} bytes, room for {room}: {hint}")]
+    NoRoom {
+        /// What is too large.
+        what: &'static str,
+        /// Its length.
+        need: u64,
+        /// What there is.
+        room: u64,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with what was attempted on what.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

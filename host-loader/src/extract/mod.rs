@@ -1,0 +1,197 @@
+//! A dump becomes a folder: `vmcore`, `dmesg.txt`, `metadata.json`.
+//!
+//! The order is: scan (every checksum is checked), lay out, check the room, write into a
+//! temporary folder, flush, rename, flush the parent; only then may the slot be marked. Nothing
+//! that exists is touched. What is damaged is left out and told.
+
+pub mod dmesg;
+pub mod dump_memory;
+pub mod metadata;
+pub mod vmcore;
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use kdraw_format::layout::SlotPlace;
+use kdraw_linux::core_elf::CoreElfError;
+
+use crate::error::Error;
+use crate::partition::DumpPartition;
+use crate::scan::Scan;
+use crate::text;
+use dump_memory::DumpMemory;
+use metadata::Metadata;
+
+/// Why a dump could not be extracted.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// The result's folder is there already.
+    #[error("{0} exists already; it is left alone. Move it away, or choose another -o")]
+    Exists(PathBuf),
+    /// Not enough room.
+    #[error("{folder} has {have} of room, the vmcore needs {need}; choose another -o")]
+    Room {
+        /// Where it was to go.
+        folder: PathBuf,
+        /// Free there.
+        have: String,
+        /// Needed.
+        need: String,
+    },
+    /// Nothing that a vmcore could be made of.
+    #[error(
+        "slot {0} has no memory that can be recovered; `kdraw info` shows what is left of the dump"
+    )]
+    Nothing(u32),
+    /// The partition gives other bytes than a moment ago.
+    #[error(
+        "the chunk at stream byte {0:#x} was whole and now is not: the device is failing; try again"
+    )]
+    Unstable(u64),
+    /// No header can be made.
+    #[error(transparent)]
+    Core(#[from] CoreElfError),
+    /// I/O.
+    #[error(transparent)]
+    Other(#[from] Error),
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Extracted {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What is in metadata.json.
+    pub metadata: Metadata,
+}
+
+/// Extracts the dump in `slot` into a folder below `into`, which is made.
+///
+/// # Errors
+/// [`ExtractError`]; nothing is left behind then.
+pub fn extract(
+    partition: &mut DumpPartition,
+    slot: &SlotPlace,
+    into: &Path,
+    progress: &mut dyn FnMut(&'static str, u64, u64),
+) -> Result<Extracted, ExtractError> {
+    let scan = Scan::of(partition, slot, &mut |at, total| {
+        progress("checking", at, total);
+    });
+    let when = scan
+        .crash_time()
+        .map_or_else(|| "unknown-time".to_owned(), text::stamp);
+    let id: String = text::hex(&scan.header.dump_id).chars().take(8).collect();
+    let name = format!("{when}-{id}");
+    fs::create_dir_all(into).map_err(Error::io("make", into))?;
+    let folder = into.join(&name);
+    if folder.symlink_metadata().is_ok() {
+        return Err(ExtractError::Exists(folder));
+    }
+    let partial = Partial::new(into.join(format!(".{name}.partial-{}", std::process::id())))?;
+    let vmcore_path = partial.path.join("vmcore");
+    let mut file = create(&vmcore_path)?;
+    let (core, log) = if partition.superblock.plain {
+        let core = vmcore::copy_plain(partition, &scan, &mut file, &vmcore_path, progress)?;
+        let log = dmesg::of_plain(partition, &scan);
+        (core, log)
+    } else {
+        let core = vmcore::write(partition, slot, &scan, &mut file, &vmcore_path, progress)?;
+        let memory = DumpMemory::new(partition, &scan);
+        let log = dmesg::of(memory, &scan.notes, &scan);
+        (core, log)
+    };
+    file.sync_all().map_err(Error::io("flush", &vmcore_path))?;
+    write_new(&partial.path.join("dmesg.txt"), &log.text)?;
+    let metadata = Metadata::new(partition, &scan, &core, &log);
+    let json = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
+    write_new(&partial.path.join("metadata.json"), &json)?;
+    sync_folder(&partial.path)?;
+    partial.publish(&folder)?;
+    sync_folder(into)?;
+    Ok(Extracted { folder, metadata })
+}
+
+/// A folder that disappears again unless it is published.
+struct Partial {
+    path: PathBuf,
+    published: bool,
+}
+
+impl Partial {
+    fn new(path: PathBuf) -> Result<Self, Error> {
+        fs::create_dir(&path).map_err(Error::io("make", &path))?;
+        Ok(Self {
+            path,
+            published: false,
+        })
+    }
+
+    /// Gives it its name, unless something has that name.
+    fn publish(mut self, folder: &Path) -> Result<(), ExtractError> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let renamed = renameat_with(CWD, &self.path, CWD, folder, RenameFlags::NOREPLACE);
+        let renamed = match renamed {
+            Err(rustix::io::Errno::EXIST) => {
+                return Err(ExtractError::Exists(folder.to_owned()));
+            }
+            // A file system that knows no such flag. rename(2) replaces nothing but an empty
+            // folder.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                fs::rename(&self.path, folder)
+            }
+            other => other.map_err(Into::into),
+        };
+        renamed.map_err(Error::io("rename to", folder))?;
+        self.published = true;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.published {
+            // Best effort: the error that brought us here is the one to tell.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn create(path: &Path) -> Result<File, Error> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(Error::io("make", path))
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    use std::io::Write;
+    let mut file = create(path)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("write", path))
+}
+
+fn sync_folder(path: &Path) -> Result<(), Error> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io("flush", path))
+}
+
+/// Checks that `need` bytes fit where `path` is.
+fn check_room(path: &Path, need: u64) -> Result<(), ExtractError> {
+    let Ok(found) = rustix::fs::statvfs(path) else {
+        return Ok(()); // a file system that does not say; writing will tell
+    };
+    let have = found.f_bavail.saturating_mul(found.f_frsize);
+    if have >= need {
+        return Ok(());
+    }
+    Err(ExtractError::Room {
+        folder: path.to_owned(),
+        have: text::size(have),
+        need: text::size(need),
+    })
+}

@@ -1,0 +1,212 @@
+//! Writes the vmcore: an ELF core, sparse where memory is zero.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use kdraw_format::addr::{FRAME_SIZE, PhysAddr, PhysRange};
+use kdraw_format::chunk::{Codec, Content, Kind};
+use kdraw_format::layout::SlotPlace;
+use kdraw_format::walk::{ReadAt, Step, WALK_BUFFER, Walk};
+use kdraw_linux::core_elf::CoreLayout;
+use kdraw_linux::layout::KernelLayout;
+use kdraw_linux::translate::VirtMem;
+use kdraw_linux::vmcoreinfo::Vmcoreinfo;
+
+use super::dump_memory::DumpMemory;
+use super::{ExtractError, check_room};
+use crate::error::Error;
+use crate::frames::FrameSet;
+use crate::partition::DumpPartition;
+use crate::plain_core::{self, CoreWindow};
+use crate::scan::Scan;
+
+/// The most pieces of memory that a vmcore is split into; ELF has room for 65534 headers, and
+/// the kernel image takes some.
+const MAX_SEGMENTS: usize = 60_000;
+
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The file's length; what it takes on the disk may be less.
+    pub bytes: u64,
+    /// Frames in it.
+    pub frames: u64,
+    /// Frames that should be in it and are not.
+    pub missing: FrameSet,
+    /// Frames in it that are not known and read as zero, because there were too many holes.
+    pub filled: u64,
+    /// Problems, in words.
+    pub problems: Vec<String>,
+}
+
+/// Writes the vmcore of a slot.
+///
+/// # Errors
+/// [`ExtractError`].
+pub fn write(
+    partition: &mut DumpPartition,
+    slot: &SlotPlace,
+    scan: &Scan,
+    file: &mut File,
+    path: &Path,
+    progress: &mut dyn FnMut(&'static str, u64, u64),
+) -> Result<Written, ExtractError> {
+    let known = scan.known();
+    if known.is_empty() {
+        return Err(ExtractError::Nothing(slot.index));
+    }
+    let (segments, filled) = known.phys_ranges(MAX_SEGMENTS);
+    let info = Vmcoreinfo::from_notes(&scan.notes);
+    let kernel = info
+        .as_ref()
+        .and_then(|info| KernelLayout::from_vmcoreinfo(info).ok());
+    let image = kernel.zip(info.as_ref()).and_then(|(kernel, info)| {
+        VirtMem::new(DumpMemory::new(partition, scan), kernel).image(info)
+    });
+    let layout = CoreLayout::new(&segments, kernel, image, scan.notes.len())?;
+    let missing = scan.missing();
+    let incomplete = !missing.is_empty() || !scan.lost.is_empty() || scan.trailer.is_none();
+    let stored = scan.stored.count().saturating_mul(FRAME_SIZE);
+    check_room(path, layout.header_len().saturating_add(stored))?;
+    file.set_len(layout.file_len())
+        .map_err(Error::io("make room in", path))?;
+    let mut header = vec![0; layout.header_len() as usize];
+    layout.write_header(&scan.notes, incomplete, &mut header)?;
+    put(file, path, 0, &header)?;
+    let places: Vec<_> = layout.segments().collect();
+    let mut walk = Walk::new(&mut partition.source, slot, &scan.header);
+    let mut buffer = vec![0; WALK_BUFFER];
+    let mut chunks = 0u64;
+    while let Some(step) = walk.step(&mut buffer) {
+        progress("extracting", walk.position(), walk.limit());
+        let Step::Chunk {
+            header,
+            chunk,
+            data,
+        } = step
+        else {
+            continue;
+        };
+        chunks = chunks.saturating_add(1);
+        if header.kind != Kind::Pages || header.codec != Codec::Raw {
+            continue;
+        }
+        let mut rest = data;
+        for run in header.runs(chunk).flatten() {
+            if run.content != Content::Stored {
+                continue;
+            }
+            let len = usize::try_from(run.stored_len()).unwrap_or(usize::MAX);
+            let Some((bytes, later)) = rest.split_at_checked(len) else {
+                break; // cannot be: the header was checked
+            };
+            rest = later;
+            if let Some(at) = run.first.addr() {
+                put_memory(file, path, &places, at, bytes)?;
+            }
+        }
+    }
+    // Every chunk that the scan found whole must still have been.
+    if chunks != scan.chunks {
+        return Err(ExtractError::Unstable(walk.position()));
+    }
+    Ok(Written {
+        bytes: layout.file_len(),
+        frames: known.count(),
+        missing,
+        filled,
+        problems: Vec::new(),
+    })
+}
+
+/// Writes frames to where their segments have them.
+fn put_memory(
+    file: &File,
+    path: &Path,
+    places: &[(PhysRange, u64)],
+    at: PhysAddr,
+    bytes: &[u8],
+) -> Result<(), Error> {
+    let after = places.partition_point(|(segment, _)| segment.start <= at);
+    // A run never straddles segments: they are unions of runs.
+    let Some((segment, offset)) = places.get(..after).and_then(<[_]>::last) else {
+        return Ok(());
+    };
+    let base = offset.saturating_add(at.0.saturating_sub(segment.start.0));
+    put_sparse(file, path, base, bytes)
+}
+
+/// Writes bytes but leaves out frames of zeros, which a sparse file has already.
+fn put_sparse(file: &File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), Error> {
+    const FRAME: usize = FRAME_SIZE as usize;
+    let mut begun = 0usize;
+    let mut here = 0usize;
+    for frame in bytes.chunks(FRAME) {
+        let end = here.saturating_add(frame.len());
+        if frame.iter().all(|&byte| byte == 0) {
+            put(
+                file,
+                path,
+                at.saturating_add(begun as u64),
+                bytes.get(begun..here).unwrap_or_default(),
+            )?;
+            begun = end;
+        }
+        here = end;
+    }
+    put(
+        file,
+        path,
+        at.saturating_add(begun as u64),
+        bytes.get(begun..).unwrap_or_default(),
+    )
+}
+
+fn put(file: &File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), Error> {
+    file.write_all_at(bytes, at)
+        .map_err(Error::io("write", path))
+}
+
+/// Copies a plain partition's core.
+///
+/// # Errors
+/// [`ExtractError`].
+pub fn copy_plain(
+    partition: &mut DumpPartition,
+    scan: &Scan,
+    file: &mut File,
+    path: &Path,
+    progress: &mut dyn FnMut(&'static str, u64, u64),
+) -> Result<Written, ExtractError> {
+    let checked = plain_core::check(partition, scan, &mut |at, total| {
+        progress("checking", at, total);
+    });
+    let mut window = CoreWindow::new(partition, plain_core::core_len(scan));
+    let len = window.len();
+    if len == 0 {
+        return Err(ExtractError::Nothing(scan.header.index));
+    }
+    check_room(path, len)?;
+    file.set_len(len).map_err(Error::io("make room in", path))?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0u64;
+    let mut problems = checked.problems;
+    while at < len {
+        let piece_len = len.saturating_sub(at).min(buffer.len() as u64);
+        let piece = buffer.get_mut(..piece_len as usize).unwrap_or_default();
+        match window.read_at(at, piece) {
+            Ok(()) => put_sparse(file, path, at, piece)?,
+            Err(why) => problems.push(format!("core: {why}")),
+        }
+        at = at.saturating_add(piece_len);
+        progress("extracting", at, len);
+    }
+    Ok(Written {
+        bytes: len,
+        frames: checked.frames,
+        missing: checked.missing,
+        filled: 0,
+        problems,
+    })
+}

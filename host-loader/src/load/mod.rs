@@ -1,0 +1,14 @@
+//! Arming: checks that a capture would work, builds the segments, and loads them.
+//!
+//! - [`target`]: where the dump is to go, and whether the payload could get there.
+//! - [`machine`]: what of the running system it needs, and what is missing.
+//! - [`elfcorehdr`], [`device_tree`]: what the payload is told about the machine.
+//! - [`segments`]: how all of it lies in the crash region.
+//! - [`state`]: what was loaded, remembered until the next boot.
+
+pub mod device_tree;
+pub mod elfcorehdr;
+pub mod machine;
+pub mod segments;
+pub mod state;
+pub mod target;

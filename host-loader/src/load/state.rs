@@ -1,0 +1,66 @@
+//! What `kdraw load` loaded, remembered in /run until the next boot: the kernel only says that
+//! *some* crash image is loaded.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::system::System;
+
+const FILE: &str = "/run/kdraw/loaded.json";
+
+/// What was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// The boot in which it was loaded.
+    pub boot_id: String,
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// The target's device.
+    pub target: PathBuf,
+    /// The target's UUID.
+    pub uuid: String,
+    /// The target's place on its disk.
+    pub partition_start: u64,
+    /// The target's length.
+    pub partition_len: u64,
+    /// XXH64 of the payload.
+    pub payload_hash: String,
+    /// The crash region's first byte.
+    pub region_start: u64,
+    /// The byte after its last.
+    pub region_end: u64,
+    /// Bytes that all segments take.
+    pub total: u64,
+}
+
+impl Loaded {
+    /// What was loaded in this boot; `None` if nothing is known.
+    pub fn recall(system: &System) -> Option<Self> {
+        let bytes = system.bytes(FILE).ok()?;
+        let found: Self = serde_json::from_slice(&bytes).ok()?;
+        (found.boot_id == system.boot_id()).then_some(found)
+    }
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remember(&self, system: &System) -> Result<(), Error> {
+        let path = system.path(FILE);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
+        }
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        fs::write(&path, text).map_err(Error::io("write", path))
+    }
+
+    /// Forgets what was loaded.
+    pub fn forget(system: &System) {
+        // If it is not there, it is forgotten already.
+        let _ = fs::remove_file(system.path(FILE));
+    }
+}
