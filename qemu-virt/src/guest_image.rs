@@ -29,7 +29,7 @@ impl Initramfs {
     pub fn new() -> Self {
         let mut archive = Self::default();
         for folder in [
-            "bin", "dev", "fill", "mnt", "modules", "proc", "run", "sys", "tmp",
+            "bin", "dev", "fill", "lib", "mnt", "modules", "proc", "run", "sys", "tmp",
         ] {
             archive.entry(folder, DIRECTORY | 0o755, (0, 0), &[]);
         }
@@ -46,23 +46,6 @@ impl Initramfs {
     /// Adds an executable file that lies on this machine.
     pub fn copy(&mut self, name: &str, from: &Path) -> Result<()> {
         self.program(name, &read(from)?);
-        Ok(())
-    }
-
-    /// Adds a folder of this machine with all below it; symbolic links become copies.
-    pub fn tree(&mut self, name: &str, from: &Path) -> Result<()> {
-        self.entry(name, DIRECTORY | 0o755, (0, 0), &[]);
-        for path in run::entries(from)? {
-            let Some(file_name) = path.file_name().and_then(|name| name.to_str()) else {
-                continue;
-            };
-            let name = format!("{name}/{file_name}");
-            if path.is_dir() {
-                self.tree(&name, &path)?;
-            } else {
-                self.copy(&name, &path)?;
-            }
-        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
-use super::{Loader, Scenario};
+use super::{Loader, Scenario, stock_kexec};
 use crate::dist::Dist;
 use crate::guest_image::Initramfs;
 use crate::material::{self, Kernel};
@@ -23,13 +23,16 @@ const MODULES: [&str; 6] = [
     "ext4",
 ];
 
-/// Puts a script, the programs and the modules into an initramfs.
+/// Puts a script, the programs that it needs and the modules into an initramfs.
 pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
     let mut image = Initramfs::new();
     image.copy("bin/busybox", &material::busybox()?)?;
     image.copy("bin/kdraw-guest", &dist.guest)?;
     if dist.kdraw_aarch64.exists() {
         image.copy("bin/kdraw", &dist.kdraw_aarch64)?;
+    }
+    if script.contains(stock_kexec::LOAD) {
+        stock_kexec::install(&mut image)?;
     }
     image.modules(&kernel.modules, &MODULES)?;
     image.program("init", script.as_bytes());
@@ -40,11 +43,13 @@ pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
 pub fn crash_script(scenario: &Scenario) -> String {
     let mut script = prologue();
     script += "mount -o ro,noload -t ext4 /dev/vda5 /mnt || fail mount\n";
-    if scenario.loader == Loader::Kdraw {
+    if scenario.loader != Loader::None {
         let plain = if scenario.plain { " --plain" } else { "" };
         _ = writeln!(script, "must format kdraw format --yes{plain} /dev/vda4");
-        script += "must load kdraw load --target /dev/vda4\n";
-        script += "step status kdraw status --json\n";
+        script += match scenario.loader {
+            Loader::Kexec => stock_kexec::LOAD,
+            _ => "must load kdraw load --target /dev/vda4\nstep status kdraw status --json\n",
+        };
     }
     _ = writeln!(
         script,

@@ -20,6 +20,7 @@ struct Variant {
     panic: Panic,
     panic_cpu: u32,
     plain: bool,
+    loader: Loader,
     /// Also opened with drgn, crash and gdb.
     tools: bool,
     quick: &'static [Suite],
@@ -35,6 +36,7 @@ const BASE: Variant = Variant {
     panic: Panic::Sysrq,
     panic_cpu: 0,
     plain: false,
+    loader: Loader::Kdraw,
     tools: false,
     quick: &[],
 };
@@ -99,6 +101,12 @@ const VARIANTS: &[Variant] = &[
         quick: &[Suite::Trixie],
         ..BASE
     },
+    Variant {
+        name: "stock-kexec",
+        panic_cpu: 1,
+        loader: Loader::Kexec,
+        ..BASE
+    },
 ];
 
 /// A scenario and how it takes part in `cargo xtask test`.
@@ -141,7 +149,7 @@ impl Variant {
             panic: self.panic,
             panic_cpu: self.panic_cpu,
             plain: self.plain,
-            loader: Loader::Kdraw,
+            loader: self.loader,
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod init;
 pub mod matrix;
 pub mod refusals;
 pub mod result;
+pub mod stock_kexec;
 pub mod tools;
 
 use result::Outcome;
@@ -85,6 +86,8 @@ impl Panic {
 pub enum Loader {
     /// `kdraw load`.
     Kdraw,
+    /// kexec-tools' `kexec -p`, with the plan as initrd.
+    Kexec,
     /// Nothing: the kernel panics without a capture kernel. Tests the harness itself.
     None,
 }
