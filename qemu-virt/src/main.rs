@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod checks;
 mod compare;
 mod demo;
+mod deny;
 mod disk;
 mod dist;
 mod e2e;
