@@ -223,7 +223,9 @@ pub fn crash_native() -> Result<PathBuf> {
     let _lock = lock()?;
     if !program.exists() {
         run::fill_dir(&dir, |part| {
-            let source = part.join("source");
+            let build = part.join("build");
+            run::create_dir(&build)?;
+            let source = build.join("source");
             Apt::new(Suite::Sid.name())?.source("crash", &source)?;
             say("building crash for arm64 dumps (some minutes)");
             let jobs = std::thread::available_parallelism().map_or(1, usize::from);
@@ -233,9 +235,11 @@ pub fn crash_native() -> Result<PathBuf> {
                     .current_dir(&source),
             )
             .context("crash does not build; `cargo xtask setup --tools` installs what it needs")?;
-            std::fs::copy(source.join("crash"), part.join("crash"))
+            run::quiet(Command::new("strip").arg(source.join("crash")))
                 .context("the build of crash made no program")?;
-            run::remove_dir(&source)
+            std::fs::rename(source.join("crash"), part.join("crash"))
+                .context("the build of crash made no program")?;
+            run::remove_dir(&build)
         })?;
     }
     Ok(program)
@@ -360,16 +364,17 @@ fn unpack_vmlinux(deb: &Path, release: &str, to: &Path) -> Result<()> {
     ])
     .arg(format!("*/vmlinux-{release}"));
     let file = File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
+    let shown = run::shown(&tar);
     let status = tar
         .stdin(Stdio::from(pipe))
         .stdout(Stdio::from(file))
         .status()?;
-    // tar stops reading at the first match, so dpkg-deb may end with a broken pipe.
+    // tar stops at the first match. Its command holds the pipe open, on which dpkg-deb would wait.
+    drop(tar);
     let _ = reader.wait();
     ensure!(
         status.success(),
-        "`{}` found no vmlinux in {}",
-        run::shown(&tar),
+        "`{shown}` found no vmlinux in {}",
         deb.display()
     );
     Ok(())
