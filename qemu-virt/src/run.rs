@@ -75,22 +75,6 @@ pub fn quiet(command: &mut Command) -> Result<()> {
     output(command).map(|_| ())
 }
 
-/// Runs a command whose output the user sees.
-///
-/// # Errors
-///
-/// When the command cannot be started or fails.
-pub fn visible(command: &mut Command) -> Result<()> {
-    let status = command
-        .stdin(Stdio::inherit())
-        .status()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
-    if !status.success() {
-        bail!("`{}` failed ({status})", shown(command));
-    }
-    Ok(())
-}
-
 /// Tells whether a command exists and succeeds; its output is dropped.
 pub fn succeeds(command: &mut Command) -> bool {
     command
