@@ -352,6 +352,8 @@ fn unpack_vmlinux(deb: &Path, release: &str, to: &Path) -> Result<()> {
         .arg("--fsys-tarfile")
         .arg(deb)
         .stdout(Stdio::piped())
+        // It complains when tar stops reading early.
+        .stderr(Stdio::null())
         .spawn()
         .context("cannot start dpkg-deb")?;
     let pipe = reader.stdout.take().context("dpkg-deb has no output")?;
