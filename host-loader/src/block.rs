@@ -23,7 +23,8 @@ pub struct BlockDevice {
     pub start: u64,
     /// Its length in bytes.
     pub len: u64,
-    numbers: String,
+    /// Its device number, `major:minor`.
+    pub numbers: String,
 }
 
 impl BlockDevice {

@@ -1,0 +1,130 @@
+//! `extract` and the files it makes: found by itself, complete, never over others, and the slot
+//! is marked only then.
+
+mod common;
+
+use std::fs;
+
+use common::{kdraw, open};
+use kdraw_format::layout::MIN_PARTITION;
+
+fn arguments<'a>(parts: &[&'a str]) -> Vec<&'a str> {
+    parts.to_vec()
+}
+
+#[test]
+fn a_dump_is_extracted_once_and_the_slot_is_free_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("p.img");
+    let out = folder.path().join("out");
+    common::formatted(&image, MIN_PARTITION + (1 << 20), 2, false);
+    common::dump(&image, 1, 7);
+    let (image_name, out_name) = (image.to_str().unwrap(), out.to_str().unwrap());
+    let run = |parts: &[&str]| {
+        let output = kdraw(&arguments(parts));
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+
+    let (code, text) = run(&["list", image_name]);
+    assert_eq!(code, 0);
+    assert!(
+        text.contains(common::REASON) && text.contains("6.1.0-test-arm64"),
+        "{text}"
+    );
+    assert_eq!(run(&["verify", image_name]).0, 0);
+
+    // Kept: the slot stays as it is.
+    let before = fs::read(&image).unwrap();
+    let (code, text) = run(&["extract", "--keep", image_name, "-o", out_name]);
+    // The ring buffer cannot be found in this dump; that counts as a loss.
+    assert_eq!(code, 1, "{text}");
+    assert!(before == fs::read(&image).unwrap());
+    let dump = out.join("20261121T013930Z-07070707");
+    let files =
+        || ["vmcore", "dmesg.txt", "metadata.json"].map(|name| fs::read(dump.join(name)).unwrap());
+    let first = files();
+    assert_eq!(first[1], common::LOG.as_bytes());
+    let metadata: serde_json::Value = serde_json::from_slice(&first[2]).unwrap();
+    assert_eq!(metadata["missing_frames"], 0);
+    assert_eq!(metadata["unreadable_frames"], 2);
+    assert_eq!(metadata["black_box"]["reason"], common::REASON);
+
+    // Again: the folder is there, nothing is touched, nothing is marked, nothing is left over.
+    let (code, text) = run(&["extract", image_name, "-o", out_name]);
+    assert_eq!(code, 3);
+    assert!(text.contains("exists already"), "{text}");
+    assert!(first == files());
+    assert!(before == fs::read(&image).unwrap());
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+
+    let other = folder.path().join("other");
+    assert_eq!(
+        run(&["extract", image_name, "-o", other.to_str().unwrap()]).0,
+        1
+    );
+    let mut partition = open(&image);
+    let slot = partition.slot(1).unwrap();
+    let [a, b] = partition.header_copies(&slot);
+    assert_eq!(a, b);
+    assert!(
+        a.as_ref()
+            .is_some_and(|header| header.is_free() && header.generation == 4)
+    );
+    // Nothing is waiting any more; by its number it can be had again.
+    let (code, text) = run(&["extract", image_name, "-o", other.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(text.contains("no dump"), "{text}");
+    let third = folder.path().join("third");
+    let third = third.to_str().unwrap();
+    assert_eq!(
+        run(&["extract", "--slot", "1", image_name, "-o", third]).0,
+        1
+    );
+    assert_eq!(
+        run(&["extract", "--slot", "2", image_name, "-o", third]).0,
+        3
+    );
+    assert_eq!(
+        run(&["extract", "--slot", "0", image_name, "-o", third]).0,
+        3
+    );
+}
+
+#[test]
+fn the_signed_partition_of_a_disk_is_found_and_two_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = folder.path().join("p.img");
+    common::formatted(&part, 4 << 20, 1, false);
+    common::dump(&part, 0, 3);
+    let part = fs::read(part).unwrap();
+    let disk = folder.path().join("disk.img");
+    let build = |copies: &[usize]| {
+        let mut bytes = vec![0; 16 << 20];
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        for (index, start) in [(0usize, 2048usize), (1, 12288), (2, 22528)] {
+            let at = 446 + index * 16;
+            bytes[at + 4] = 0x83;
+            bytes[at + 8..at + 12].copy_from_slice(&(start as u32).to_le_bytes());
+            bytes[at + 12..at + 16].copy_from_slice(&8192u32.to_le_bytes());
+            if copies.contains(&index) {
+                bytes[start * 512..][..part.len()].copy_from_slice(&part);
+            }
+        }
+        fs::write(&disk, bytes).unwrap();
+        let output = kdraw(&["list", disk.to_str().unwrap()]);
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    let (code, text) = build(&[1]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains(common::REASON), "{text}");
+    let (code, text) = build(&[]);
+    assert_eq!(code, 3);
+    assert!(text.contains("kdraw format"), "{text}");
+    let (code, text) = build(&[0, 2]);
+    assert_eq!(code, 3);
+    assert!(text.contains("[1, 3]"), "{text}");
+    let output = kdraw(&["verify", "--partition", "3", disk.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+}

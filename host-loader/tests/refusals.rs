@@ -1,0 +1,270 @@
+//! Every refusal: a clear message, the exit code, and nothing written.
+
+mod common;
+
+use std::fs;
+
+use common::FakeSystem;
+use kdraw_format::layout::START_UNKNOWN;
+
+/// Formats the fake partition by the tool itself.
+fn ready() -> FakeSystem {
+    let system = FakeSystem::new();
+    let (code, text) = system.kdraw(&["format", "DEVICE"]);
+    assert_eq!(code, 0, "{text}");
+    system
+}
+
+#[test]
+fn a_machine_that_has_everything_is_loaded() {
+    let system = ready();
+    let (code, text) = system.load();
+    assert_eq!(code, 0, "{text}");
+    for part in [
+        "payload",
+        "device tree",
+        "/virtio_mmio@a003e00",
+        "0x7f000000",
+        "from byte 536870912",
+    ] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+}
+
+#[test]
+fn what_keeps_load_from_working_is_named() {
+    type Break = fn(&FakeSystem);
+    let table: [(&str, Break); 16] = [
+        ("x86_64", |s| s.put("proc/sys/kernel/arch", "x86_64")),
+        ("run kdraw as root", |s| {
+            s.put("proc/self/status", "CapEff:\t0000000000000000\n");
+        }),
+        ("run kdraw as root", |s| {
+            s.put(
+                "proc/iomem",
+                "00000000-00000000 : System RAM\n  00000000-00000000 : Crash kernel\n",
+            );
+        }),
+        ("CONFIG_KEXEC", |s| {
+            fs::remove_file(s.path("sys/kernel/kexec_crash_loaded")).unwrap();
+        }),
+        ("kexec_load_disabled is 1", |s| {
+            s.put("proc/sys/kernel/kexec_load_disabled", "1\n");
+        }),
+        ("crashkernel=8M", |s| {
+            s.put("proc/iomem", "40000000-7fffffff : System RAM\n");
+        }),
+        ("crashkernel=8M", |s| {
+            s.put(
+                "proc/iomem",
+                "40000000-7fffffff : System RAM\n  7f000000-7f03ffff : Crash kernel\n",
+            );
+        }),
+        ("device tree", |s| {
+            fs::remove_file(s.path("sys/firmware/fdt")).unwrap();
+        }),
+        ("device tree", |s| s.put("sys/firmware/fdt", [0; 64])),
+        ("is not signed", |s| {
+            fs::write(s.device(), vec![0; FakeSystem::PARTITION_LEN as usize]).unwrap();
+        }),
+        // Created anew elsewhere, or resized.
+        ("was signed as", |s| {
+            s.put("sys/class/block/vda4/start", "2097152\n");
+        }),
+        ("was signed as", |s| {
+            s.put("sys/class/block/vda4/size", "8184\n")
+        }),
+        ("cannot drive", |s| {
+            let node = "sys/firmware/devicetree/base/virtio_mmio@a003e00/compatible";
+            s.put(node, "arasan,sdhci\0");
+        }),
+        ("no controller", |s| {
+            fs::remove_file(s.path("sys/devices/platform/a003e00.virtio_mmio/of_node")).unwrap();
+        }),
+        ("ARM\\x64", |s| s.put("payload.img", [0; 4096])),
+        ("vmcoreinfo", |s| s.put("sys/kernel/vmcoreinfo", "?\n")),
+    ];
+    for (expected, break_it) in table {
+        let system = ready();
+        break_it(&system);
+        let before = fs::read(system.device()).unwrap();
+        let (code, text) = system.load();
+        assert_eq!(code, 3, "{expected}: {text}");
+        assert!(
+            text.contains(expected),
+            "expected {expected:?}, got: {text}"
+        );
+        assert!(before == fs::read(system.device()).unwrap(), "{expected}");
+    }
+}
+
+#[test]
+fn another_uuid_and_a_file_are_no_target() {
+    let system = ready();
+    let uuid = "00000000-0000-0000-0000-000000000000";
+    let load = ["load", "--payload", "PAYLOAD", "--target"];
+    let (code, text) = system.kdraw(&[&load[..], &["DEVICE", "--uuid", uuid]].concat());
+    assert_eq!(code, 3);
+    assert!(text.contains("expected 00000000-"), "{text}");
+    let file = system.path("payload.img");
+    let (code, text) = system.kdraw(&[&load[..], &[file.to_str().unwrap()]].concat());
+    assert_eq!(code, 3);
+    assert!(text.contains("no block device"), "{text}");
+    let (code, text) = system.kdraw(&["load", "--target", "DEVICE"]);
+    assert_eq!(code, 3);
+    assert!(text.contains("--payload FILE"), "{text}");
+}
+
+#[test]
+fn status_is_good_only_if_a_panic_would_be_captured() {
+    let system = ready();
+    let (code, text) = system.kdraw(&["status"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("kdraw load"), "{text}");
+    let list = system.kdraw(&["list", "--json", "DEVICE"]).1;
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let state = serde_json::json!({
+        "boot_id": "boot-1", "at": 1, "target": system.device(), "uuid": list["uuid"],
+        "partition_start": FakeSystem::PARTITION_START,
+        "partition_len": FakeSystem::PARTITION_LEN,
+        "payload_hash": "0", "region_start": 0x7f00_0000u64, "region_end": 0x7f80_0000u64,
+        "total": 1
+    });
+    system.put("run/kdraw/loaded.json", state.to_string());
+    system.put("sys/kernel/kexec_crash_loaded", "1\n");
+    let (code, text) = system.kdraw(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &status["armed"]), (0, &true.into()), "{text}");
+    assert_eq!(status["free_slots"], 1);
+
+    // Each of these alone disarms it.
+    let boot = "proc/sys/kernel/random/boot_id";
+    let iomem = "40000000-7fffffff : System RAM\n  7f000000-7f3fffff : Crash kernel\n";
+    for (path, broken, whole) in [
+        (boot, "boot-2\n", "boot-1\n"),
+        ("sys/kernel/kexec_crash_loaded", "0\n", "1\n"),
+        ("sys/class/block/vda4/start", "2097152\n", "1048576\n"),
+        (
+            "proc/iomem",
+            iomem,
+            "40000000-7fffffff : System RAM\n  7f000000-7f7fffff : Crash kernel\n",
+        ),
+    ] {
+        system.put(path, broken);
+        let (code, text) = system.kdraw(&["status"]);
+        assert_eq!(code, 1, "{path}: {text}");
+        system.put(path, whole);
+    }
+    assert_eq!(system.kdraw(&["status"]).0, 0);
+    // Formatted anew, and full.
+    system.kdraw(&["format", "DEVICE"]);
+    let (code, text) = system.kdraw(&["status"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("not the partition that was loaded"), "{text}");
+    common::dump(&system.device(), 0, 1);
+    let (_, text) = system.kdraw(&["status"]);
+    assert!(text.contains("nobody has extracted"), "{text}");
+    assert_eq!(system.kdraw(&["unload"]).0, 0);
+}
+
+#[test]
+fn format_destroys_nothing_unasked() {
+    type Put = fn(&FakeSystem);
+    let table: [(&str, Put); 6] = [
+        ("mounted at /", |s| {
+            s.put("proc/self/mountinfo", "1 0 254:4 / / rw - ext4 x rw\n");
+        }),
+        ("in use as swap", |s| {
+            s.put("proc/swaps", "Filename Type\n/dev/vda4 partition 1 0 -2\n");
+        }),
+        ("part of dm-0", |s| {
+            s.put("sys/class/block/vda4/holders/dm-0", "")
+        }),
+        ("XFS", |s| {
+            let mut bytes = vec![0; FakeSystem::PARTITION_LEN as usize];
+            bytes[..4].copy_from_slice(b"XFSB");
+            fs::write(s.device(), bytes).unwrap();
+        }),
+        ("1 dump(s) that nobody has extracted", |s| {
+            common::formatted(&s.device(), FakeSystem::PARTITION_LEN, 2, false);
+            common::dump(&s.device(), 1, 1);
+        }),
+        ("too small", |s| {
+            fs::write(s.device(), vec![0; 1 << 20]).unwrap();
+        }),
+    ];
+    for (expected, put) in table {
+        let system = FakeSystem::new();
+        put(&system);
+        let before = fs::read(system.device()).unwrap();
+        for extra in [&[][..], &["--force"]] {
+            let (code, text) = system.kdraw(&[&["format", "DEVICE"][..], extra].concat());
+            assert_eq!(code, 3, "{expected}: {text}");
+            let asks = text.contains("no terminal to ask on");
+            assert!(text.contains(expected) || asks, "{expected}: {text}");
+            assert!(before == fs::read(system.device()).unwrap(), "{expected}");
+        }
+    }
+    // A whole disk with a partition table, whatever is said.
+    let system = FakeSystem::new();
+    let mut disk = vec![0; 8 << 20];
+    disk[446 + 4] = 0x83;
+    disk[446 + 8] = 8;
+    disk[446 + 12] = 100;
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    system.put("dev/vda", &disk);
+    let vda = system.path("dev/vda");
+    let (code, text) = system.kdraw(&["format", "--force", "--yes", vda.to_str().unwrap()]);
+    assert_eq!(code, 3);
+    assert!(text.contains("whole disk with a partition table"), "{text}");
+    assert!(disk == fs::read(&vda).unwrap());
+}
+
+#[test]
+fn force_and_yes_format_and_the_superblock_knows_its_place() {
+    let system = FakeSystem::new();
+    common::formatted(&system.device(), FakeSystem::PARTITION_LEN, 1, false);
+    common::dump(&system.device(), 0, 1);
+    let force = ["format", "--force", "--yes", "--slots", "2", "DEVICE"];
+    assert_eq!(system.kdraw(&force).0, 0);
+    let partition = common::open(&system.device());
+    assert_eq!(partition.superblock.slots, 2);
+    assert_eq!(
+        partition.superblock.partition_start,
+        FakeSystem::PARTITION_START
+    );
+    assert_ne!(partition.superblock.partition_start, START_UNKNOWN);
+    assert_eq!(system.kdraw(&["verify", "DEVICE"]).0, 0);
+    assert_eq!(system.kdraw(&["format", "--slots", "17", "DEVICE"]).0, 2);
+    assert_eq!(
+        system
+            .kdraw(&["format", "--plain", "--slots", "2", "DEVICE"])
+            .0,
+        2
+    );
+}
+
+#[test]
+fn the_plan_is_for_this_target_and_never_over_a_file() {
+    let system = ready();
+    let out = system.path("plan.bin");
+    let out = out.to_str().unwrap();
+    let plan = [
+        "plan",
+        "--target",
+        "DEVICE",
+        "--payload",
+        "PAYLOAD",
+        "-o",
+        out,
+    ];
+    assert_eq!(system.kdraw(&plan).0, 0);
+    let bytes = fs::read(out).unwrap();
+    let found = kdraw_format::plan::Plan::decode(&bytes).unwrap();
+    assert_eq!(found.target.controller.as_str(), "/virtio_mmio@a003e00");
+    assert_eq!(found.target.partition_start, FakeSystem::PARTITION_START);
+    assert!(found.device_tree.is_unknown() && found.elfcorehdr.is_unknown());
+    assert_eq!(found.hostname.as_str(), "board");
+    assert_eq!(system.kdraw(&plan).0, 3);
+    assert!(bytes == fs::read(out).unwrap());
+}
