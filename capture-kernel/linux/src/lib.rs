@@ -31,5 +31,7 @@ pub mod elfcorehdr;
 pub mod layout;
 pub mod memory;
 pub mod notes;
+pub mod printk;
 pub mod translate;
+pub mod uname;
 pub mod vmcoreinfo;
