@@ -18,6 +18,9 @@ use crate::partition::DumpPartition;
 /// The most bytes kept of each kind of chunk that is not pages.
 const MAX_SMALL: usize = 64 << 20;
 
+/// The most entries of the memory map that are kept, give or take a chunk of them.
+const MAX_MAP: usize = 64 << 10;
+
 /// A part of the stream that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
@@ -161,7 +164,9 @@ impl Scan {
     fn keep(&mut self, header: &ChunkHeader, chunk: &[u8], data: &[u8], start: u64) {
         match header.kind {
             Kind::BlackBox => self.black_box = Some(BlackBox::parse(data)),
-            Kind::MemoryMap => self.memory_map.extend(memory_map::entries(data)),
+            Kind::MemoryMap if self.memory_map.len() < MAX_MAP => {
+                self.memory_map.extend(memory_map::entries(data));
+            }
             Kind::Notes => append(&mut self.notes, data),
             Kind::KernelLog => append(&mut self.kernel_log, data),
             Kind::PayloadLog => append(&mut self.payload_log, data),
@@ -189,7 +194,7 @@ impl Scan {
                     set.add(run.first, frames);
                 }
             }
-            Kind::Index | Kind::Unknown { .. } => {}
+            Kind::MemoryMap | Kind::Index | Kind::Unknown { .. } => {}
         }
     }
 

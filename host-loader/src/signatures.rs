@@ -7,7 +7,7 @@ use kdraw_format::walk::ReadAt;
 
 /// Name, byte offset, magic.
 const TABLE: &[(&str, u64, &[u8])] = &[
-    ("an ext2/3/4 file system", 0x438, b"\x53\xef"),
+    ("an ext4 (or ext2, ext3) file system", 0x438, b"\x53\xef"),
     ("an XFS file system", 0, b"XFSB"),
     ("a btrfs file system", 0x1_0040, b"_BHRfS_M"),
     ("an F2FS file system", 0x400, b"\x10\x20\xf5\xf2"),

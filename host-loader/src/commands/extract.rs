@@ -62,17 +62,9 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     }
     let mut complete = true;
     for slot in &slots {
-        let bar = progress::bytes("");
-        let done = extract(
-            &mut partition,
-            slot,
-            &args.output,
-            &mut |what, at, total| {
-                bar.set_message(what);
-                bar.set_length(total);
-                bar.set_position(at);
-            },
-        );
+        let bar = progress::bar();
+        let mut show = |what, at, total| progress::show(&bar, what, at, total);
+        let done = extract(&mut partition, slot, &args.output, &mut show);
         bar.finish_and_clear();
         let done = done.with_context(|| format!("slot {} was not extracted", slot.index))?;
         complete &= done.metadata.complete;

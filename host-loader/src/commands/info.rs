@@ -74,8 +74,8 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     };
     let mut dumps = Vec::new();
     for slot in &slots {
-        let bar = progress::bytes("reading");
-        let scan = Scan::of(&mut partition, slot, &mut progress::report(&bar));
+        let bar = progress::bar();
+        let scan = Scan::of(&mut partition, slot, &mut progress::report(&bar, "reading"));
         bar.finish_and_clear();
         if scan.header.outcome != Outcome::Empty {
             let summary = SlotSummary::of(&mut partition, slot);

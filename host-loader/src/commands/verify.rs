@@ -34,8 +34,8 @@ pub struct Args {
 /// If no signed partition is found there.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let mut partition = DumpPartition::open(system, &args.device, args.partition, Access::Read)?;
-    let bar = progress::bytes("verifying");
-    let report = verify(&mut partition, &mut progress::report(&bar));
+    let bar = progress::bar();
+    let report = verify(&mut partition, &mut progress::report(&bar, "verifying"));
     bar.finish_and_clear();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -50,6 +50,10 @@ fn print(report: &Report) {
         println!("{problem}");
     }
     for slot in &report.slots {
+        if slot.outcome == "empty" && slot.problems.is_empty() {
+            println!("slot {}: empty: good", slot.slot);
+            continue;
+        }
         println!(
             "slot {}: {}, {} chunks, {} frames found, {} missing ({}), {} unreadable{}",
             slot.slot,

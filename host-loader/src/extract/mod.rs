@@ -109,6 +109,11 @@ pub fn extract(
     sync_folder(&partial.path)?;
     partial.publish(&folder)?;
     sync_folder(into)?;
+    // `into` itself may be new.
+    let absolute = std::path::absolute(into).map_err(Error::io("locate", into))?;
+    if let Some(parent) = absolute.parent() {
+        sync_folder(parent)?;
+    }
     Ok(Extracted { folder, metadata })
 }
 
