@@ -58,6 +58,6 @@ fn dist_in(folder: &Path) -> Dist {
         kdraw_aarch64: folder.join("kdraw-aarch64"),
         capture_img: folder.join("capture.img"),
         capture_elf: folder.join("capture.elf"),
-        guest: folder.join("kdraw-guest"),
+        guest: folder.join("guest"),
     }
 }
