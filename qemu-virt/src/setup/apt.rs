@@ -1,8 +1,8 @@
 //! A private apt configuration: Debian packages of any suite and of arm64, without touching the host.
 //!
-//! apt reads all of its state from folders that options name (apt.conf(5), the `Dir` group), so a
-//! sources.list, an empty status file and two folders of our own make a complete, separate view of
-//! the archive. Signatures are checked as always: each source is bound to Debian's archive keyring.
+//! apt reads all of its state from folders that its settings name (apt.conf(5), the `Dir` group), so
+//! a sources.list, an empty status file and two folders of our own make a complete, separate view
+//! of the archive. Signatures are checked as always: each source is bound to Debian's archive keyring.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -92,6 +92,7 @@ impl Apt {
         }
         write_if_different(&dir.join("sources.list"), &sources)?;
         write_if_different(&dir.join("status"), "")?;
+        write_if_different(&dir.join("apt.conf"), &configuration(&dir))?;
         Ok(Self {
             suite: suite.to_owned(),
             dir,
@@ -108,15 +109,16 @@ impl Apt {
             "reading the package index of Debian {}",
             self.suite
         ));
-        run::quiet(
-            self.command("apt-get")
-                .args(["-o", "APT::Update::Error-Mode=any", "update"]),
-        )
-        .with_context(|| {
+        let Err(error) = run::quiet(self.command("apt-get").arg("update")) else {
+            return Ok(());
+        };
+        let text = format!("{error:#}");
+        let reason = text.lines().find_map(|line| line.strip_prefix("E: "));
+        Err(anyhow!("{}", reason.unwrap_or(&text).to_owned())).with_context(|| {
             format!(
-                "the package index of Debian {} cannot be had from the mirror in {}; set \
-                     KDRAW_DEBIAN_MIRROR to another mirror (http://…/debian), or, if a key is \
-                     missing, install a newer debian-archive-keyring",
+                "the package index of Debian {} cannot be had from the mirror in {}; \
+                 KDRAW_DEBIAN_MIRROR sets another one (http://…/debian); a key that is missing \
+                 comes with a newer debian-archive-keyring",
                 self.suite,
                 self.dir.join("sources.list").display()
             )
@@ -272,25 +274,35 @@ impl Apt {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let mut option = |text: String| {
-            command.args(["-o", &text]);
-        };
-        let path = |name: &str| self.dir.join(name).display().to_string();
-        option("APT::Architecture=arm64".into());
-        option("APT::Architectures=arm64".into());
-        option(format!("Dir::Etc::sourcelist={}", path("sources.list")));
-        option("Dir::Etc::sourceparts=/dev/null".into());
-        option(format!("Dir::State::lists={}", path("lists")));
-        option(format!("Dir::State::status={}", path("status")));
-        option(format!("Dir::Cache={}", path("cache")));
-        // Only the index of packages: no translations, no AppStream metadata.
-        option("Acquire::Languages=none".into());
-        option("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into());
-        // The user `_apt`, to whom root's apt switches, may not be able to reach the cache folder.
-        option("APT::Sandbox::User=root".into());
-        command.args(["-q"]).env("LC_ALL", "C");
+        command
+            .arg("-q")
+            .arg("-c")
+            .arg(self.dir.join("apt.conf"))
+            .env("LC_ALL", "C");
         command
     }
+}
+
+/// Returns the apt.conf of the private root `dir`; it is read after the machine's own.
+fn configuration(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        r#"APT::Architecture "arm64";
+APT::Architectures {{ "arm64"; }};
+Dir::Etc::sourcelist "{dir}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "{dir}/lists";
+Dir::State::status "{dir}/status";
+Dir::Cache "{dir}/cache";
+// An index that cannot be had is an error, also where an old one is there.
+APT::Update::Error-Mode "any";
+// Only the index of packages: no translations, no AppStream metadata.
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+// The user `_apt`, to whom root's apt switches, may not be able to reach the cache folder.
+APT::Sandbox::User "root";
+"#
+    )
 }
 
 /// Writes a file unless it already says that.

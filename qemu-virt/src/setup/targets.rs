@@ -18,7 +18,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::apt::Apt;
+use super::apt::{Apt, Package};
 use crate::material;
 use crate::run::{self, say};
 
@@ -223,7 +223,8 @@ impl Rust {
     /// Builds a target's standard library and puts it into the sysroot.
     fn build(&self, target: &Target) -> Result<()> {
         let source = self.rustlib.join("src/rust");
-        let _link = if source.join("library/Cargo.lock").exists() {
+        // A link is what an interrupted run left behind, perhaps of another release.
+        let _link = if !source.is_symlink() && source.join("library/Cargo.lock").exists() {
             None
         } else {
             Some(Link::new(&self.debian_source()?, source)?)
@@ -279,26 +280,11 @@ impl Rust {
         let release = self.release()?;
         let root = material::cache_dir().join("rust-src").join(release);
         if !root.exists() {
-            let mut seen = Vec::new();
-            let found = SUITES.iter().find_map(|suite| {
-                let apt = Apt::new(suite).ok()?;
-                let versions = apt.versions("rust-src").ok()?;
-                seen.extend(
-                    versions
-                        .iter()
-                        .map(|package| format!("{suite} {}", package.version)),
-                );
-                let package = versions
-                    .into_iter()
-                    .find(|package| is_release(&package.version, release))?;
-                Some((apt, package))
-            });
-            let (apt, package) = found.with_context(|| {
+            let (apt, package) = find_rust_src(release).with_context(|| {
                 format!(
-                    "no Debian suite has rust-src of rustc's release {release} (seen: {}); put \
-                     Rust's sources of that release at {}, switch to another release with \
-                     `rustup override set`, or let rustup's servers be reached",
-                    seen.join(", "),
+                    "let rustup's servers be reached, set KDRAW_DEBIAN_MIRROR to a mirror that has \
+                     Rust's sources of release {release}, put them at {}, or switch to a release \
+                     that Debian has with `rustup override set`",
                     self.rustlib.join("src/rust").display()
                 )
             })?;
@@ -313,6 +299,29 @@ impl Rust {
         }
         Ok(source)
     }
+}
+
+/// Finds a suite that has rust-src of a release.
+fn find_rust_src(release: &str) -> Result<(Apt, Package)> {
+    let mut seen = Vec::new();
+    for suite in SUITES {
+        let apt = Apt::new(suite)?;
+        match apt.versions("rust-src") {
+            Ok(versions) => {
+                for package in versions {
+                    if is_release(&package.version, release) {
+                        return Ok((apt, package));
+                    }
+                    seen.push(format!("{suite} has {}", package.version));
+                }
+            }
+            Err(error) => seen.push(format!("{suite}: {}", error.root_cause())),
+        }
+    }
+    bail!(
+        "no Debian suite has rust-src of rustc's release {release}:\n  {}",
+        seen.join("\n  ")
+    )
 }
 
 /// Tells whether a Debian version is of an upstream release and not of its release candidates.
@@ -338,7 +347,6 @@ impl Link {
         if let Some(parent) = from.parent() {
             run::create_dir(parent)?;
         }
-        // One that an interrupted run left behind.
         if from.is_symlink() {
             let _ = std::fs::remove_file(&from);
         }
