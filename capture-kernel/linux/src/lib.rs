@@ -18,8 +18,8 @@
 //!
 //! From the outside in: [`elfcorehdr`] says where memory, notes and VMCOREINFO are; [`notes`]
 //! and [`vmcoreinfo`] read them; [`layout`] and [`translate`] turn kernel addresses into
-//! physical ones; [`printk`] and [`uname`] read what a human wants to know first; [`core_elf`]
-//! writes the header of the vmcore that other tools open.
+//! physical ones; [`printk`], [`panic_reason`] and [`uname`] read what a human wants to know
+//! first; [`core_elf`] writes the header of the vmcore that other tools open.
 
 #[cfg(test)]
 extern crate std;
@@ -31,6 +31,7 @@ pub mod elfcorehdr;
 pub mod layout;
 pub mod memory;
 pub mod notes;
+pub mod panic_reason;
 pub mod printk;
 pub mod translate;
 pub mod uname;

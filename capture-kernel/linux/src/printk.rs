@@ -361,86 +361,16 @@ impl<'a, M: PhysMem> PrintkLog<'a, M> {
         Ok(text)
     }
 
-    /// Looks for why the kernel died: from the newest record backwards.
-    pub fn panic_reason(&self) -> PanicReason {
-        let mut found = PanicReason::default();
-        let mut effect_at = None;
-        let mut buffer = [0; MAX_STRUCT];
-        for (age, n) in (0..self.ids).rev().take(MAX_SEARCHED).enumerate() {
-            // The lines that explain an oops are printed shortly before it.
-            if effect_at.is_some_and(|at| age.saturating_sub(at) > CAUSE_TO_EFFECT) {
-                break;
-            }
-            let Ok(Some(record)) = self.record(n) else {
-                continue;
-            };
-            let text_len = record.text_len.unwrap_or(0);
-            let Ok(text) = self.text_at(&record, text_len, 0, &mut buffer) else {
-                continue;
-            };
-            let text = core::str::from_utf8(text).unwrap_or_default();
-            for line in text.lines() {
-                if found.panic.is_none() && !line.contains(PANIC_END) {
-                    found.panic = from_marker(line, &[PANIC]);
-                }
-                if let Some(cause) = from_marker(line, &CAUSES) {
-                    found.oops = Some(cause);
-                    return found;
-                }
-                if effect_at.is_none() {
-                    found.oops = from_marker(line, &[EFFECT]);
-                    effect_at = found.oops.is_some().then_some(age);
-                }
-            }
-        }
-        found
+    /// How many records there may be.
+    pub(crate) fn ids(&self) -> u64 {
+        self.ids
     }
-}
 
-const PANIC: &str = "Kernel panic - not syncing: ";
-/// Repeats the reason at the panic's end.
-const PANIC_END: &str = "---[ end Kernel panic";
-const CAUSES: [&str; 2] = ["Unable to handle kernel ", "kernel BUG at "];
-const EFFECT: &str = "Internal error: ";
-/// The most records between an oops's cause ("Unable to handle …", then the fault's registers
-/// and page table entries) and "Internal error".
-const CAUSE_TO_EFFECT: usize = 64;
-/// The most records searched for the reason.
-const MAX_SEARCHED: usize = 1 << 14;
-
-/// The line from the first of `markers` on, if it has one.
-fn from_marker(line: &str, markers: &[&str]) -> Option<Line> {
-    let at = markers.iter().find_map(|marker| line.find(marker))?;
-    let mut copy = Line::new();
-    for letter in line.get(at..)?.chars() {
-        if copy.push(letter).is_err() {
-            break;
-        }
-    }
-    Some(copy)
-}
-
-/// A line of the log, cut to 256 bytes.
-pub type Line = String<256>;
-
-/// Why the kernel died, in its own words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PanicReason {
-    /// The line with "Kernel panic - not syncing: ", from there on.
-    pub panic: Option<Line>,
-    /// The last oops: "Unable to handle kernel …" or "kernel BUG at …", or else
-    /// "Internal error: …".
-    pub oops: Option<Line>,
-}
-
-impl PanicReason {
-    /// The line that tells most: the oops if the panic only says that there was one.
-    pub fn headline(&self) -> Option<&str> {
-        match (&self.panic, &self.oops) {
-            (Some(panic), Some(oops)) if panic.contains("Fatal exception") => Some(oops),
-            (Some(line), _) | (None, Some(line)) => Some(line),
-            (None, None) => None,
-        }
+    /// The start of the `n`th record's text, made printable; `None` if there is none.
+    pub(crate) fn text_start<'b>(&self, n: u64, buffer: &'b mut [u8]) -> Option<&'b str> {
+        let record = self.record(n).ok()??;
+        let text = self.text_at(&record, record.text_len?, 0, buffer).ok()?;
+        core::str::from_utf8(text).ok()
     }
 }
 
@@ -457,7 +387,7 @@ fn prefix(time_ns: u64) -> String<32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::string::String;
     use std::vec::Vec;
 
@@ -483,14 +413,14 @@ OFFSET(prb_data_ring.data)=8\nOFFSET(atomic_long_t.counter)=0\n";
     const VOFFSET: u64 = 0xffff_8000_4000_0000;
 
     /// A ring of 8 descriptors and 512 bytes of text, written as the kernel does.
-    struct Ring {
+    pub(crate) struct Ring {
         ram: Ram,
         next_id: u64,
         lpos: u64,
     }
 
     impl Ring {
-        fn new(first_id: u64) -> Self {
+        pub(crate) fn new(first_id: u64) -> Self {
             let mut ram = Ram::default();
             ram.put_u64(0x4010_0000, PRB + VOFFSET);
             ram.put(PRB, &3u32.to_le_bytes());
@@ -521,12 +451,12 @@ OFFSET(prb_data_ring.data)=8\nOFFSET(atomic_long_t.counter)=0\n";
             self.next_id = (self.next_id + 1) & ID_MASK;
         }
 
-        fn tail(&mut self, id: u64) {
+        pub(crate) fn tail(&mut self, id: u64) {
             self.ram.put_u64(PRB + 32, id & ID_MASK);
         }
 
         /// Writes a record, wrapping as kernels before 6.18 do.
-        fn print(&mut self, time: u64, text: &[u8]) {
+        pub(crate) fn print(&mut self, time: u64, text: &[u8]) {
             let size = (8 + text.len() as u64).next_multiple_of(8);
             let begin = self.lpos;
             let (mut at, mut next) = (begin, begin + size);
@@ -548,7 +478,7 @@ OFFSET(prb_data_ring.data)=8\nOFFSET(atomic_long_t.counter)=0\n";
             })
         }
 
-        fn with<T>(&self, use_log: impl FnOnce(PrintkLog<&Ram>) -> T) -> T {
+        pub(crate) fn with<T>(&self, use_log: impl FnOnce(PrintkLog<&Ram>) -> T) -> T {
             let virt = VirtMem::new(&self.ram, layout(12, 48, 48));
             use_log(PrintkLog::open(&virt, &Vmcoreinfo::new(INFO.as_bytes())).unwrap())
         }
@@ -665,44 +595,6 @@ OFFSET(prb_data_ring.data)=8\nOFFSET(atomic_long_t.counter)=0\n";
                 "{max}"
             );
             assert!(out.is_empty() || out.ends_with(b"line 7\n"));
-        }
-    }
-
-    #[test]
-    fn the_reason_is_the_panic_or_the_oops_behind_it() {
-        let cases: &[(&[&str], Option<&str>)] = &[
-            (
-                &[
-                    "sysrq: Trigger a crash",
-                    "Kernel panic - not syncing: sysrq triggered crash",
-                    "CPU: 1",
-                ],
-                Some("Kernel panic - not syncing: sysrq triggered crash"),
-            ),
-            (
-                &[
-                    "Unable to handle kernel NULL pointer dereference at 0",
-                    "Mem abort info:",
-                    "Internal error: Oops: 96000044 [#1] SMP",
-                    "Kernel panic - not syncing: Oops: Fatal exception",
-                    "---[ end Kernel panic - not syncing: Oops ]---",
-                ],
-                Some("Unable to handle kernel NULL pointer dereference at 0"),
-            ),
-            (
-                &["Internal error: Oops - BUG: 0 [#1]", "Modules linked in:"],
-                Some("Internal error: Oops - BUG: 0 [#1]"),
-            ),
-            (&["all is well"], None),
-        ];
-        for (lines, headline) in cases {
-            let mut ring = Ring::new(0);
-            ring.tail(0);
-            for line in *lines {
-                ring.print(0, line.as_bytes());
-            }
-            let reason = ring.with(|log| log.panic_reason());
-            assert_eq!(reason.headline(), *headline);
         }
     }
 
