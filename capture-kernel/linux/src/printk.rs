@@ -32,7 +32,7 @@ use crate::vmcoreinfo::Vmcoreinfo;
 pub const MAX_RECORDS: u64 = 1 << 20;
 /// The largest text ring that the kernel accepts (`LOG_BUF_LEN_MAX`), log2.
 const MAX_TEXT_BITS: u32 = 31;
-/// Larger than every structure of the ring in any kernel so far (`printk_info`: 88 bytes).
+/// Larger than every structure of the ring in any kernel so far (`printk_info`: 88 bytes, 112 in 7.2).
 const MAX_STRUCT: usize = 256;
 
 /// Bits of an id; the two above are the state.
