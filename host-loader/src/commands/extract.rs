@@ -130,6 +130,9 @@ fn report(args: &Args, done: &Extracted) -> Result<()> {
         let reason = found.reason.as_deref().unwrap_or("not recorded");
         println!("  reason     {}", reason.trim_end());
     }
+    if let Some(option) = &metadata.crash_option {
+        println!("  crash      needs {option}");
+    }
     for loss in &metadata.losses {
         println!("  lost       {loss}");
     }

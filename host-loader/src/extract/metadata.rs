@@ -1,5 +1,7 @@
 //! metadata.json: where a vmcore is from, and what of it is missing.
 
+use kdraw_linux::layout::KernelLayout;
+use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 use serde::Serialize;
 
 use super::dmesg::Log;
@@ -53,6 +55,8 @@ pub struct Metadata {
     pub lost: Vec<Lost>,
     /// Where dmesg.txt is from.
     pub dmesg_origin: &'static str,
+    /// What crash must be told to open the vmcore.
+    pub crash_option: Option<String>,
     /// From the payload's first instruction to the durable trailer.
     pub elapsed_us: u64,
     /// What the payload counted.
@@ -93,12 +97,27 @@ impl Metadata {
                 .collect(),
             lost: scan.lost.clone(),
             dmesg_origin: log.origin,
+            crash_option: crash_option(&scan.notes),
             elapsed_us: header.elapsed_us,
             trailer: scan.trailer.clone(),
             black_box: scan.black_box.clone(),
             payload_log: payload::decode_log(&scan.payload_log, hash),
         }
     }
+}
+
+/// Kernels built for 52-bit addresses that run with 48 export a `PHYS_OFFSET` for the 52-bit
+/// linear map; crash up to 9.0.2 takes it for the 48-bit one unless told the right number.
+fn crash_option(notes: &[u8]) -> Option<String> {
+    let info = Vmcoreinfo::from_notes(notes)?;
+    let kernel = KernelLayout::from_vmcoreinfo(&info).ok()?;
+    if kernel.va_bits == kernel.va_bits_actual {
+        return None;
+    }
+    let actual_start = u64::MAX.checked_shl(kernel.va_bits_actual)?;
+    let distance = actual_start.wrapping_sub(kernel.page_offset);
+    let phys_offset = kernel.phys_offset.wrapping_add(distance);
+    Some(format!("--machdep phys_offset={phys_offset:#x}"))
 }
 
 /// What is missing of a complete dump, in words.
