@@ -126,7 +126,7 @@ impl Disk {
         let sfdisk =
             run::find_program("sfdisk").context("there is no sfdisk; `cargo xtask setup`")?;
         let mut child = Command::new(sfdisk)
-            .arg("--quiet")
+            .args(["--quiet", "--wipe-partitions", "never"])
             .arg(&self.path)
             .stdin(Stdio::piped())
             .spawn()

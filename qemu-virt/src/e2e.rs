@@ -29,13 +29,10 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn main(args: &Args) -> Result<()> {
-    let dist = match &args.dist {
-        Some(folder) => dist_in(folder),
-        None => {
-            setup::ensure()?;
-            dist::build()?
-        }
-    };
+    if args.dist.is_none() {
+        setup::ensure()?;
+    }
+    let dist = programs(args.dist.as_deref())?;
     let scenario = &args.scenario;
     let default = run::target_dir().join("e2e").join(&scenario.name);
     let place = Place::new(
@@ -52,12 +49,16 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn dist_in(folder: &Path) -> Dist {
-    Dist {
+/// Builds the programs, or takes them from a folder.
+pub fn programs(folder: Option<&Path>) -> Result<Dist> {
+    let Some(folder) = folder else {
+        return dist::build();
+    };
+    Ok(Dist {
         kdraw: folder.join("kdraw"),
         kdraw_aarch64: folder.join("kdraw-aarch64"),
         capture_img: folder.join("capture.img"),
         capture_elf: folder.join("capture.elf"),
         guest: folder.join("guest"),
-    }
+    })
 }

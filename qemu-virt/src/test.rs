@@ -1,13 +1,14 @@
 //! `cargo xtask test`: host tests, lints, the payload's checks, end-to-end scenarios.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::dist::{self, Dist};
+use crate::dist::Dist;
 use crate::scenario::{self, Place, matrix, refusals};
-use crate::{checks, deny, run, setup};
+use crate::{checks, deny, e2e, run, setup};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -21,6 +22,10 @@ pub struct Args {
     /// Runs only tests whose name contains this text, scenarios of --full included.
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
+    /// Use the programs in this folder (as `cargo xtask dist` leaves them), build nothing, and run
+    /// only the tests that need a guest.
+    #[arg(long, value_name = "DIR")]
+    dist: Option<PathBuf>,
     /// Prints the names of the tests and runs none.
     #[arg(long)]
     list: bool,
@@ -56,13 +61,19 @@ pub fn main(args: &Args) -> Result<()> {
             .as_ref()
             .is_none_or(|text| test.name.contains(text))
     };
-    let mut reports: Vec<Report> = host_tests().into_iter().filter(wanted).map(play).collect();
+    let mut reports = Vec::new();
+    if args.dist.is_none() {
+        reports.extend(host_tests().into_iter().filter(wanted).map(play));
+    }
     let mut dist = None;
     let build = Test {
         name: "build".into(),
         work: Box::new(|| {
-            dist = Some(dist::build()?);
-            Ok("tools and payload in target/dist".into())
+            let built = e2e::programs(args.dist.as_deref())?;
+            let folder = built.kdraw.parent().unwrap_or(&built.kdraw);
+            let line = format!("programs in {}", folder.display());
+            dist = Some(built);
+            Ok(line)
         }),
     };
     reports.push(play(build));
