@@ -6,18 +6,20 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use kdraw_format::layout::{JOURNAL_RECORD, JOURNAL_RECORDS, JOURNAL_START};
 use kdraw_guest::pattern::{self, PAGE_SIZE, Random};
 
 use crate::run;
 
 const MIB: u64 = 1 << 20;
-/// What is compared at a time; the parts' borders are multiples of it.
-const BLOCK: u64 = MIB;
+/// What is compared at a time; borders of parts and of the journal are multiples of it.
+const BLOCK: u64 = 64 << 10;
 
 /// Number of the dump partition.
 pub const DUMP: usize = 4;
@@ -129,6 +131,8 @@ impl Disk {
             .args(["--quiet", "--wipe-partitions", "never"])
             .arg(&self.path)
             .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .context("cannot start sfdisk")?;
         child
@@ -136,9 +140,10 @@ impl Disk {
             .take()
             .context("sfdisk has no stdin")?
             .write_all(script.as_bytes())?;
-        let status = child.wait()?;
-        if !status.success() {
-            bail!("sfdisk failed ({status}) on:\n{script}");
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+            bail!("sfdisk failed ({}):\n{messages}", output.status);
         }
         Ok(())
     }
@@ -157,9 +162,8 @@ impl Disk {
         )
     }
 
-    /// Compares the disk with the copy, with or without the dump partition; names the first
-    /// difference.
-    pub fn difference(&self, with_dump: bool) -> Result<Option<String>> {
+    /// Compares the disk with the copy except for a range; names the first difference.
+    pub fn difference(&self, except: &Range<u64>) -> Result<Option<String>> {
         let (now, before) = (File::open(&self.path)?, File::open(&self.before)?);
         if now.metadata()?.len() != self.size {
             bail!(
@@ -169,10 +173,9 @@ impl Disk {
                 self.size
             );
         }
-        let dump = self.part(DUMP);
         let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
         for at in (0..self.size).step_by(BLOCK as usize) {
-            if !with_dump && (dump.start..dump.start + dump.length).contains(&at) {
+            if except.contains(&at) {
                 continue;
             }
             now.read_exact_at(&mut left, at)?;
@@ -194,8 +197,20 @@ impl Disk {
         Ok(None)
     }
 
-    /// Returns the bytes that [`Self::difference`] compares.
-    pub fn compared(&self) -> u64 {
+    /// Returns where the dump partition lies.
+    pub fn dump_range(&self) -> Range<u64> {
+        let dump = self.part(DUMP);
+        dump.start..dump.start + dump.length
+    }
+
+    /// Returns where the journal of the dump partition lies.
+    pub fn journal_range(&self) -> Range<u64> {
+        let start = self.part(DUMP).start + JOURNAL_START;
+        start..start + JOURNAL_RECORDS * JOURNAL_RECORD
+    }
+
+    /// Returns the bytes outside the dump partition.
+    pub fn size_outside(&self) -> u64 {
         self.size - self.part(DUMP).length
     }
 

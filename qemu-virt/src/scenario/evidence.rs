@@ -18,11 +18,11 @@ const NT_PRSTATUS: u64 = 1;
 
 /// Checks that nothing outside the dump partition has changed.
 pub fn check_disk(disk: &Disk, outcome: &mut Outcome) -> Result<()> {
-    let difference = disk.difference(false)?;
+    let difference = disk.difference(&disk.dump_range())?;
     let detail = difference.clone().unwrap_or_else(|| {
         format!(
             "{} bytes outside the dump partition are as before",
-            disk.compared()
+            disk.size_outside()
         )
     });
     outcome.check("disk-untouched", difference.is_none(), detail);

@@ -3,6 +3,8 @@
 //! A case is a script for `/init` and, while the guest waits, something done to the machine from
 //! outside. [`CASES`] is the table.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, bail};
 use kdraw_format::layout::{BLOCK, Superblock};
 
@@ -11,7 +13,8 @@ use super::{KernelChoice, Loader, Panic, Place, Scenario, init};
 use crate::disk::{DUMP, Disk};
 use crate::dist::Dist;
 use crate::material::Suite;
-use crate::qemu::{DiskBus, Qemu};
+use crate::qemu::{DiskBus, Line, Qemu};
+use crate::run;
 
 /// RAM of the guest, in MiB.
 pub const MEM_MIB: u64 = 512;
@@ -28,6 +31,17 @@ const CRASH: &str = "kdraw-guest fill=0 cache=/init tmpfs=/fill panic=sysrq cpu=
 /// Something done to the machine while the guest waits.
 type Act = fn(&Disk, &Boot, &mut Qemu) -> Result<()>;
 
+/// What a refusal may write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// Nothing.
+    Nothing,
+    /// A record in the black-box journal of the dump partition.
+    Journal,
+    /// Anything on the dump partition; the script itself formats it.
+    Partition,
+}
+
 /// One refusal.
 struct Case {
     name: &'static str,
@@ -39,8 +53,10 @@ struct Case {
     fails: Option<&'static str>,
     /// What the console must show.
     says: &'static [&'static str],
-    /// Whether the dump partition must be as it was when the guest waited, or at boot.
-    untouched: bool,
+    /// The script of an earlier boot, whose panic is captured.
+    earlier: Option<&'static [&'static str]>,
+    /// What of the dump partition may differ from what it was when the guest waited, or at boot.
+    written: Written,
 }
 
 const CASE: Case = Case {
@@ -50,7 +66,8 @@ const CASE: Case = Case {
     act: None,
     fails: None,
     says: &[],
-    untouched: true,
+    earlier: None,
+    written: Written::Nothing,
 };
 
 const CASES: &[Case] = &[
@@ -84,7 +101,7 @@ const CASES: &[Case] = &[
         ],
         fails: Some("load"),
         says: &["crashkernel=8M"],
-        untouched: false,
+        written: Written::Partition,
         ..CASE
     },
     Case {
@@ -103,7 +120,7 @@ const CASES: &[Case] = &[
         ],
         fails: Some("load"),
         says: &["kexec_load_disabled"],
-        untouched: false,
+        written: Written::Partition,
         ..CASE
     },
     Case {
@@ -143,7 +160,15 @@ const CASES: &[Case] = &[
         name: "disk-dead",
         act: Some(|_, _, qemu| qemu.stop_disk()),
         says: &["did not answer in time"],
-        untouched: false,
+        written: Written::Partition,
+        ..CASE
+    },
+    Case {
+        name: "slots-full",
+        earlier: Some(&[ARMED, CRASH]),
+        script: &["must load kdraw load --target /dev/vda4\n", PAUSE, CRASH],
+        says: &["journal"],
+        written: Written::Journal,
         ..CASE
     },
 ];
@@ -159,47 +184,66 @@ pub fn play(name: &str, dist: &Dist, place: &Place) -> Result<String> {
         .iter()
         .find(|case| case.name == name)
         .context("no such case")?;
+    let disk = Disk::create(&place.file("dump.img"), MEM_MIB + 64, 1, 0)?;
+    if let Some(script) = case.earlier {
+        let boot = boot(case, script, dist, place, &disk)?;
+        boot.find("dump complete")
+            .context("the earlier boot's panic was not captured")?;
+    }
+    let boot = boot(case, case.script, dist, place, &disk)?;
+    check_end(case, &boot)?;
+    let said = check_said(case, &boot)?;
+    let allowed = match case.written {
+        Written::Nothing => 0..0,
+        Written::Journal => disk.journal_range(),
+        Written::Partition => disk.dump_range(),
+    };
+    if let Some(difference) = disk.difference(&allowed)? {
+        bail!("something was written: {difference}");
+    }
+    if case.written == Written::Journal {
+        let list = run::output(Command::new(&dist.kdraw).arg("list").arg(&disk.path))?;
+        if !list.contains("journal record") {
+            bail!("`kdraw list` shows no journal record:\n{list}");
+        }
+    }
+    Ok(said)
+}
+
+/// Boots the guest with a script, acting on the machine where the script waits.
+fn boot(case: &Case, script: &[&str], dist: &Dist, place: &Place, disk: &Disk) -> Result<Boot> {
     let scenario = scenario(case);
     let kernel = scenario.kernel()?;
-    let disk = Disk::create(&place.file("dump.img"), scenario.mem + 64, 1, 0)?;
     let initramfs = place.file("initramfs");
     let script = format!(
         "{}{}poweroff -f\nsleep 60\n",
         init::prologue(),
-        case.script.concat()
+        script.concat()
     );
     init::image(&script, dist, &kernel)?.write(&initramfs)?;
     let command_line = scenario.command_line();
-    let machine = super::machine(&scenario, &kernel, place, &disk, &initramfs, &command_line);
-    let mut acted = false;
-    let boot = boot::run(
-        &machine,
-        &place.file("serial.log"),
-        super::budget(&scenario),
-        &mut |line, boot, qemu| {
-            if line.text == "guest: pause" {
-                if let Some(act) = case.act {
-                    act(&disk, boot, qemu)?;
-                }
-                disk.keep_copy()?;
-                acted = true;
-                qemu.type_text("\n")?;
+    let machine = super::machine(&scenario, &kernel, place, disk, &initramfs, &command_line);
+    let mut waited = false;
+    let mut watch = |line: &Line, boot: &Boot, qemu: &mut Qemu| {
+        if line.text == "guest: pause" {
+            if let Some(act) = case.act {
+                act(disk, boot, qemu)?;
             }
-            Ok(())
-        },
-    )?;
+            disk.keep_copy()?;
+            waited = true;
+            qemu.type_text("\n")?;
+        }
+        Ok(())
+    };
+    let budget = super::budget(&scenario);
+    let boot = boot::run(&machine, &place.file("serial.log"), budget, &mut watch)?;
     if let Some(hang) = &boot.hang {
         bail!("{hang}; last: {}", boot.tail());
     }
-    if case.act.is_some() && !acted {
+    if script.contains(PAUSE) && !waited {
         bail!("the guest never waited; last: {}", boot.tail());
     }
-    check_end(case, &boot)?;
-    let said = check_said(case, &boot)?;
-    if let Some(difference) = disk.difference(case.untouched)? {
-        bail!("something was written: {difference}");
-    }
-    Ok(said)
+    Ok(boot)
 }
 
 /// Checks that the right one refused: the tool in its step, or the payload after the panic.
