@@ -180,11 +180,12 @@ impl Disk {
             }
             now.read_exact_at(&mut left, at)?;
             before.read_exact_at(&mut right, at)?;
-            if let Some(byte) = left
-                .iter()
-                .zip(&right)
-                .position(|(left, right)| left != right)
-            {
+            if left != right {
+                let same = left
+                    .iter()
+                    .zip(&right)
+                    .take_while(|(left, right)| left == right);
+                let byte = same.count();
                 let at = at + byte as u64;
                 let part = self
                     .partitions
