@@ -142,15 +142,18 @@ pub fn debug_kernel(suite: Suite) -> Result<PathBuf> {
     let _lock = lock()?;
     if !vmlinux.exists() {
         let apt = Apt::new(suite.name())?;
-        let mut package = apt.require(&format!("linux-image-{release}-dbg"))?;
+        let gone = || {
+            format!(
+                "no debug information for the cached kernel {release} ({version}); if the archive \
+                 has a newer kernel now, `cargo xtask setup --update` fetches that one"
+            )
+        };
+        let mut package = apt
+            .require(&format!("linux-image-{release}-dbg"))
+            .with_context(gone)?;
         package.version.clone_from(&version);
         run::fill_dir(&dir, |dir| {
-            let file = apt.download(&package, dir).with_context(|| {
-                format!(
-                    "no debug information for the cached kernel {release} ({version}); if the \
-                     archive has a newer kernel now, `cargo xtask setup --update` fetches both"
-                )
-            })?;
+            let file = apt.download(&package, dir).with_context(gone)?;
             unpack_vmlinux(&file, &release, &dir.join("vmlinux"))?;
             std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))
         })?;
@@ -348,6 +351,21 @@ fn plain_image(from: &Path, to: &Path) -> Result<()> {
 /// Takes only the kernel out of a -dbg package: its modules are several times larger.
 fn unpack_vmlinux(deb: &Path, release: &str, to: &Path) -> Result<()> {
     say("unpacking vmlinux");
+    // From 7.0 on the first name is a link to the second one, which unpacks to nothing.
+    for name in [
+        format!("./usr/lib/debug/boot/vmlinux-{release}"),
+        format!("./usr/lib/debug/lib/modules/{release}/vmlinux"),
+    ] {
+        unpack_file(deb, &name, to)?;
+        if std::fs::metadata(to).is_ok_and(|file| file.len() != 0) {
+            return Ok(());
+        }
+    }
+    bail!("{} has no vmlinux where it was looked for", deb.display())
+}
+
+/// Unpacks a single file of a package; leaves an empty one when the package does not have it.
+fn unpack_file(deb: &Path, name: &str, to: &Path) -> Result<()> {
     let mut reader = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(deb)
@@ -357,27 +375,15 @@ fn unpack_vmlinux(deb: &Path, release: &str, to: &Path) -> Result<()> {
         .spawn()
         .context("cannot start dpkg-deb")?;
     let pipe = reader.stdout.take().context("dpkg-deb has no output")?;
-    let mut tar = Command::new("tar");
-    tar.args([
-        "-xO",
-        "--wildcards",
-        "--wildcards-match-slash",
-        "--occurrence=1",
-    ])
-    .arg(format!("*/vmlinux-{release}"));
     let file = File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
-    let shown = run::shown(&tar);
-    let status = tar
+    // The command is dropped at once: it holds the pipe open, on which dpkg-deb would wait.
+    Command::new("tar")
+        .args(["-xO", "--occurrence=1", name])
         .stdin(Stdio::from(pipe))
         .stdout(Stdio::from(file))
-        .status()?;
-    // tar stops at the first match. Its command holds the pipe open, on which dpkg-deb would wait.
-    drop(tar);
+        .stderr(Stdio::null())
+        .status()
+        .context("cannot start tar")?;
     let _ = reader.wait();
-    ensure!(
-        status.success(),
-        "`{shown}` found no vmlinux in {}",
-        deb.display()
-    );
     Ok(())
 }
