@@ -107,9 +107,12 @@ impl Boot {
         self.lines.iter().find(|line| line.text.contains(text))
     }
 
-    /// Returns the line with which the kernel panics.
+    /// Returns the line with which the kernel panics. An oops enters the capture kernel before
+    /// `panic()` could print (arch/arm64/kernel/traps.c, `die`).
     pub fn panic_line(&self) -> Option<&Line> {
-        self.find("Kernel panic - not syncing")
+        let starts = ["Kernel panic - not syncing", "Internal error: Oops"];
+        let panics = |line: &&Line| starts.iter().any(|start| line.text.contains(start));
+        self.lines.iter().find(panics)
     }
 
     /// Returns the payload's lines.
@@ -188,21 +191,17 @@ impl Boot {
             outcome.check("panic", false, format!("no panic; last: {}", self.tail()));
             return;
         };
-        let (proof, wanted) = match scenario.panic {
-            Panic::Sysrq => ("write_sysrq_trigger", true),
-            Panic::Null => ("Unable to handle kernel NULL pointer dereference", true),
-            Panic::IrqOff => ("pl011_int", true),
+        let proof = match scenario.panic {
+            Panic::Sysrq => "write_sysrq_trigger",
+            Panic::Null => "Unable to handle kernel NULL pointer dereference",
+            Panic::IrqOff => "pl011_int",
         };
-        let kind = self.find(proof).is_some() == wanted;
-        let cpu = self.find("CPU: ").and_then(|line| {
-            line.text
-                .split("CPU: ")
-                .nth(1)?
-                .split_whitespace()
-                .next()?
-                .parse::<u32>()
-                .ok()
-        });
+        let kind = self.find(proof).is_some();
+        let after = self.lines.iter().skip_while(|line| line.at < panic.at);
+        let mut cpus = after.filter_map(|line| line.text.split_once("CPU: "));
+        let cpu = cpus
+            .next()
+            .and_then(|(_, rest)| rest.split(' ').next()?.parse::<u32>().ok());
         outcome.check(
             "panic",
             kind && cpu == Some(scenario.panic_cpu),

@@ -70,7 +70,7 @@ pub fn check(
     let crash = crash(vmcore, &vmlinux, &info).and_then(|text| {
         save("crash", &text)?;
         expect(&text, frames(scenario.panic))?;
-        expect(&text, &["Kernel panic - not syncing", "TOTAL MEM", "ext4"])?;
+        expect(&text, &["Starting crashdump kernel", "TOTAL MEM", "ext4"])?;
         let tasks = text.lines().filter(|line| is_task(line)).count();
         if tasks < FEWEST_TASKS {
             bail!("{tasks} tasks, fewer than {FEWEST_TASKS}");
