@@ -288,13 +288,7 @@ fn summary(
 ) -> Result<()> {
     let time = |name: &str| outcome.times_ms.get(name).copied().unwrap_or_default() / 1000.0;
     let size = |name: &str| outcome.sizes.get(name).copied().unwrap_or_default();
-    let reason = first
-        .panic_line()
-        .map(|line| line.text.as_str())
-        .unwrap_or_default();
-    let reason = reason
-        .split_once("] ")
-        .map_or(reason, |(_, message)| message);
+    let reason = first.panic_line().map(Line::message).unwrap_or_default();
     println!("\n== Summary");
     let rows = [
         ("reason", reason.to_owned()),

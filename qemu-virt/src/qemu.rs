@@ -63,6 +63,17 @@ pub struct Line {
     pub text: String,
 }
 
+impl Line {
+    /// Returns a kernel message without its `[   12.345678] `, other lines as they are.
+    pub fn message(&self) -> &str {
+        let text = self.text.as_str();
+        match text.split_once("] ") {
+            Some((_, message)) if text.starts_with('[') => message,
+            _ => text,
+        }
+    }
+}
+
 /// A running QEMU.
 pub struct Qemu {
     child: Child,

@@ -207,7 +207,7 @@ impl Boot {
             kind && cpu == Some(scenario.panic_cpu),
             format!(
                 "{}; on CPU {}; {proof}: {}",
-                panic.text.split("] ").last().unwrap_or_default(),
+                panic.message(),
                 cpu.map_or("?".into(), |cpu| cpu.to_string()),
                 if kind { "seen" } else { "not seen" }
             ),

@@ -196,7 +196,7 @@ fn check_vmcore(
 fn check_dmesg(path: &Path, boot: &Boot) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let panic = boot.panic_line().context("the console showed no panic")?;
-    let message = without_time(&panic.text);
+    let message = panic.message();
     if !text.lines().any(|line| line.ends_with(message)) {
         bail!("{} lacks {message:?}", path.display());
     }
@@ -207,7 +207,9 @@ fn check_dmesg(path: &Path, boot: &Boot) -> Result<String> {
         .lines
         .iter()
         .rfind(|line| line.at <= first && line.text.starts_with('['));
-    let last = without_time(&last.context("no kernel message before the payload's")?.text);
+    let last = last
+        .context("no kernel message before the payload's")?
+        .message();
     let ended = text.trim_end().lines().last().unwrap_or_default();
     if !ended.ends_with(last) {
         bail!(
@@ -219,11 +221,6 @@ fn check_dmesg(path: &Path, boot: &Boot) -> Result<String> {
         "{} lines, ends with {last:?}",
         text.lines().count()
     ))
-}
-
-/// Returns a console line without its `[   12.345678] `.
-fn without_time(line: &str) -> &str {
-    line.split_once("] ").map_or(line, |(_, message)| message)
 }
 
 /// Finds a file by its name in a folder and below.
