@@ -77,7 +77,7 @@ pub fn main(args: &Args) -> Result<()> {
     let mut narrator = Narrator::default();
     let first = boot::run(
         &machine,
-        &place.file("serial.log"),
+        &place.console(),
         scenario::budget(&scenario),
         &mut |line, _, _| {
             narrator.first_boot(line);
@@ -91,7 +91,7 @@ pub fn main(args: &Args) -> Result<()> {
         outcome.print();
         bail!(
             "the capture failed; the console is in {}",
-            place.file("serial.log").display()
+            place.console().display()
         );
     }
     tell("the machine is reset".to_owned());
@@ -331,7 +331,7 @@ fn summary(
                 .to_string(),
         ),
         ("disk image", place.file("dump.img").display().to_string()),
-        ("console", place.file("serial.log").display().to_string()),
+        ("console", place.console().display().to_string()),
     ];
     for (name, value) in rows {
         println!("   {name:<11} {value}");

@@ -18,11 +18,13 @@ pub mod boot;
 pub mod evidence;
 pub mod init;
 pub mod matrix;
+pub mod place;
 pub mod refusals;
 pub mod result;
 pub mod stock_kexec;
 pub mod tools;
 
+pub use place::Place;
 use result::Outcome;
 
 /// Room on the dump partition beyond the size of RAM, in MiB.
@@ -172,66 +174,6 @@ impl Scenario {
     }
 }
 
-/// Where a run leaves its files.
-pub struct Place {
-    /// The output folder.
-    pub out: PathBuf,
-    /// Short-lived folder for QEMU's sockets and, where there is room, the RAM file.
-    scratch: PathBuf,
-    ram: PathBuf,
-    keep_ram: bool,
-}
-
-impl Place {
-    /// Makes an empty output folder and finds room for `mem_mib` of guest RAM.
-    pub fn new(out: &Path, mem_mib: u64, keep_ram: bool) -> Result<Self> {
-        crate::run::remove_dir(out)?;
-        crate::run::create_dir(out)?;
-        let scratch = std::env::temp_dir().join(format!("kdraw-e2e-{}", std::process::id()));
-        crate::run::create_dir(&scratch)?;
-        // A RAM file on a real file system costs write-back of everything the guest touches.
-        let shm = Path::new("/dev/shm");
-        let ram = if !keep_ram && free_mib(shm).is_some_and(|free| free > mem_mib + 256) {
-            shm.join(format!("kdraw-e2e-{}.ram", std::process::id()))
-        } else {
-            out.join("ram.img")
-        };
-        Ok(Self {
-            out: out.to_path_buf(),
-            scratch,
-            ram,
-            keep_ram,
-        })
-    }
-
-    /// Returns the file that is the guest's RAM.
-    pub fn ram(&self) -> &Path {
-        &self.ram
-    }
-
-    /// Removes what takes much room.
-    pub fn drop_large_files(&self) -> Result<()> {
-        for name in ["dump.img", "before.img", "initramfs", "vmcore", "vmcore.dd"] {
-            let _ = std::fs::remove_file(self.file(name));
-        }
-        crate::run::remove_dir(&self.file("extracted"))
-    }
-
-    /// Returns the path of a file in the output folder.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.out.join(name)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.keep_ram {
-            let _ = std::fs::remove_file(&self.ram);
-        }
-        let _ = std::fs::remove_dir_all(&self.scratch);
-    }
-}
-
 /// Returns a machine for this scenario.
 pub fn machine<'a>(
     scenario: &'a Scenario,
@@ -251,8 +193,8 @@ pub fn machine<'a>(
         kernel: &kernel.image,
         initramfs,
         command_line,
-        ram: &place.ram,
-        sockets: &place.scratch,
+        ram: place.ram(),
+        sockets: place.sockets(),
     }
 }
 
@@ -273,7 +215,7 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, tools: bool) -> Res
     let mut outcome = Outcome::new(scenario, &kernel);
     let boot = boot::run(
         &machine,
-        &place.file("serial.log"),
+        &place.console(),
         budget(scenario),
         &mut |_, _, _| Ok(()),
     )?;
@@ -329,16 +271,4 @@ fn kernel_in(root: &Path) -> Result<Kernel> {
         modules: modules.clone(),
         release: release.to_owned(),
     })
-}
-
-/// Returns the free space of a file system.
-fn free_mib(folder: &Path) -> Option<u64> {
-    let mut df = crate::run::command(["df", "-BM", "--output=avail"]);
-    let text = crate::run::output(df.arg(folder)).ok()?;
-    text.lines()
-        .last()?
-        .trim()
-        .trim_end_matches('M')
-        .parse()
-        .ok()
 }

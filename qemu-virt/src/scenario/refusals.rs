@@ -236,7 +236,7 @@ fn boot(case: &Case, script: &[&str], dist: &Dist, place: &Place, disk: &Disk) -
         Ok(())
     };
     let budget = super::budget(&scenario);
-    let boot = boot::run(&machine, &place.file("serial.log"), budget, &mut watch)?;
+    let boot = boot::run(&machine, &place.console(), budget, &mut watch)?;
     if let Some(hang) = &boot.hang {
         bail!("{hang}; last: {}", boot.tail());
     }
