@@ -14,8 +14,17 @@ use anyhow::Result;
 use crate::material::{self, Suite};
 use crate::run::say;
 
+/// Environment variables that `cargo xtask setup --help` explains.
+const VARIABLES: &str = "\
+Environment:
+  KDRAW_RUST_TARGETS   `rustup` or `debian`: the only way to get the Rust targets
+                       (otherwise rustup is asked first, then Debian's rust-src)
+  KDRAW_DEBIAN_MIRROR  the Debian mirror, http://…/debian (otherwise that of this machine)
+  KDRAW_CACHE          where downloads are kept (otherwise .cache in the workspace)";
+
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
+#[command(after_help = VARIABLES)]
 pub struct Args {
     /// Also fetches the kernels of trixie and sid.
     #[arg(long)]
