@@ -17,7 +17,16 @@ static REGISTERS: AtomicUsize = AtomicUsize::new(0);
 
 /// Finds the console that the device tree names.
 pub fn find(machine: &Machine<'_>) {
-    let Some(console) = machine.console() else { return };
+    let Some(console) = machine.console() else {
+        return;
+    };
+    // A damaged tree must not make us write to memory.
+    if machine
+        .memory()
+        .any(|memory| memory.overlaps(&console.registers))
+    {
+        return;
+    }
     match console.kind {
         ConsoleKind::Pl011 => {
             if let Ok(seen) = mmu::map(console.registers, Use::Registers) {
@@ -48,8 +57,12 @@ impl core::fmt::Write for Line {
                 Some(piece) => (piece, "\r\n"),
                 None => (piece, ""),
             };
-            self.0.write_all(piece.as_bytes()).map_err(|_| core::fmt::Error)?;
-            self.0.write_all(end.as_bytes()).map_err(|_| core::fmt::Error)?;
+            self.0
+                .write_all(piece.as_bytes())
+                .map_err(|_| core::fmt::Error)?;
+            self.0
+                .write_all(end.as_bytes())
+                .map_err(|_| core::fmt::Error)?;
         }
         Ok(())
     }

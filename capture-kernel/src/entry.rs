@@ -51,7 +51,10 @@ pub fn linked(physical: u64) -> usize {
 
 /// First and end link address of the whole image, stacks included.
 pub fn image_bounds() -> (usize, usize) {
-    ((&raw const __image_start).addr(), (&raw const __image_end).addr())
+    (
+        (&raw const __image_start).addr(),
+        (&raw const __image_end).addr(),
+    )
 }
 
 /// The first `len` bytes of the image as they stand in memory: as they were loaded, if nothing

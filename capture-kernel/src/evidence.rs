@@ -44,7 +44,10 @@ impl Evidence {
     /// Where `len` bytes at `at` are seen, if they all are evidence.
     fn seen(&self, at: PhysAddr, len: u64) -> Option<usize> {
         let wanted = PhysRange::with_len(at, len)?;
-        let (range, start) = self.ranges.iter().find(|(range, _)| range.contains(&wanted))?;
+        let (range, start) = self
+            .ranges
+            .iter()
+            .find(|(range, _)| range.contains(&wanted))?;
         start.checked_add(at.0.checked_sub(range.start.0)? as usize)
     }
 }

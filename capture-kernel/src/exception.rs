@@ -47,9 +47,17 @@ extern "C" fn kdraw_exception(frame: &mut Frame, system_error: u64) {
         return;
     }
     let mut message = heapless::String::new();
-    let _ = message.push_str(if system_error != 0 { "SError" } else { describe(frame.esr) });
+    let _ = message.push_str(if system_error != 0 {
+        "SError"
+    } else {
+        describe(frame.esr)
+    });
     epitaph::end(Epitaph {
-        kind: if system_error != 0 { EpitaphKind::SystemError } else { EpitaphKind::Fault },
+        kind: if system_error != 0 {
+            EpitaphKind::SystemError
+        } else {
+            EpitaphKind::Fault
+        },
         elr: frame.elr,
         esr: frame.esr,
         far: frame.far,

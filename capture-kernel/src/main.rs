@@ -1,2 +1,345 @@
 #![no_std]
 #![no_main]
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+//! The capture payload: what a panicking arm64 Linux jumps to.
+//!
+//! One pass, in this order: *entry* ([`entry`], entry.s) → *trust check* ([`trust`]) → *machine
+//! description* (`kdraw-boards`) → *evidence* ([`evidence`]) → *black box* ([`account`]) →
+//! *notes and log* → *pages* → *trailer* → *reset*. What goes wrong on the way ends in a
+//! refusal before the dump is begun, in an [`epitaph`] after.
+//!
+//! It lives in its own image: code, read-only data and writable data apart, page tables and
+//! buffers in .bss, no heap. Beside it, it sees the crash region's segments and the evidence
+//! read-only, and the registers of the devices it drives; everything else faults ([`mmu`]).
+
+mod account;
+mod clock;
+mod console;
+mod dma;
+mod entry;
+mod epitaph;
+mod evidence;
+mod exception;
+mod log;
+mod mmu;
+mod psci;
+mod target;
+mod trust;
+
+use aarch64_cpu::registers::{MPIDR_EL1, Readable as _};
+use core::fmt::Write as _;
+use kdraw_boards::machine::Machine;
+use kdraw_format::addr::PhysRange;
+use kdraw_format::black_box::BLACK_BOX_CHUNK;
+use kdraw_format::checksum::Checksum;
+use kdraw_format::chunk::Kind;
+use kdraw_format::memory_map::{Fate, MapEntry};
+use kdraw_format::slot::{Epitaph, EpitaphKind, SlotHeader};
+use kdraw_linux::elfcorehdr::{DropReason, ElfCoreHdr, ElfCoreHdrError, MAX_DROPPED, MemoryMap};
+use kdraw_linux::notes::merge_notes;
+use kdraw_pipeline::dump::{Dump, choose_slot, write_journal};
+use kdraw_pipeline::partition::{Partition, TargetError};
+use kdraw_pipeline::ports::{Clock as _, DeviceError};
+
+use account::Account;
+use clock::Counter;
+use console::say;
+use entry::EntryState;
+use epitaph::Grave;
+use evidence::Evidence;
+use target::Place;
+
+/// Seconds that a capture may take if the plan does not say.
+const DEFAULT_BUDGET_S: u32 = 3600;
+/// Room for the notes of all CPUs and VMCOREINFO: about 140 CPUs.
+const NOTES_LEN: usize = 64 << 10;
+
+static NOTES: spin::Mutex<[u8; NOTES_LEN]> = spin::Mutex::new([0; NOTES_LEN]);
+
+/// Why nothing could be captured.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("{0}")]
+    Trust(#[from] trust::Distrust),
+    #[error("elfcorehdr: {0}")]
+    ElfCoreHdr(#[from] ElfCoreHdrError),
+    #[error("target: {0}")]
+    TargetNode(kdraw_boards::Error),
+    #[error("{0}")]
+    Target(#[from] TargetError),
+}
+
+impl From<DeviceError> for Refusal {
+    fn from(error: DeviceError) -> Self {
+        Self::Target(error.into())
+    }
+}
+
+/// Called by entry.s, with MMU and caches on, on the main stack.
+#[unsafe(no_mangle)]
+extern "C" fn kdraw_main(
+    dtb: u64,
+    load_offset: u64,
+    counter: u64,
+    sctlr: u64,
+    level_and_regime: u64,
+) -> ! {
+    let el2_regime = level_and_regime >> 8 != 0;
+    let entry = EntryState {
+        dtb,
+        counter,
+        sctlr,
+        level: level_and_regime as u8,
+        el2_regime,
+    };
+    entry::remember(load_offset, el2_regime);
+    clock::start_at(counter);
+    mmu::drop_boot_mapping();
+    match capture(&entry) {
+        Ok(()) => {}
+        Err(refusal) => {
+            defmt::error!("refused: {}", defmt::Display2Format(&refusal));
+            say!("nothing is captured: {refusal}; resetting");
+        }
+    }
+    console::flush();
+    psci::reset()
+}
+
+/// The main sequence.
+fn capture(entry: &EntryState) -> Result<(), Refusal> {
+    let tree = trust::device_tree(entry.dtb)?;
+    let machine = Machine::from_dtb(tree).map_err(trust::Distrust::from)?;
+    psci::find(&machine);
+    console::find(&machine);
+    let mpidr = MPIDR_EL1.get();
+    let vhe = if entry.level == 2 && !entry.el2_regime {
+        " with VHE"
+    } else {
+        ""
+    };
+    say!(
+        "capture {} at EL{}{vhe}, CPU {:#x}, {}",
+        env!("CARGO_PKG_VERSION"),
+        entry.level,
+        mpidr & 0xff_00ff_ffff,
+        machine.model().unwrap_or("unknown board")
+    );
+    defmt::info!(
+        "entered at EL{=u8}, SCTLR {=u64:#x}, MPIDR {=u64:#x}",
+        entry.level,
+        entry.sctlr,
+        mpidr
+    );
+    let mut phases = Phases::default();
+
+    let trusted = trust::check(&machine, tree, entry.dtb)?;
+    phases.ended("trust");
+
+    let header = ElfCoreHdr::parse(trusted.elfcorehdr)?;
+    let map = MemoryMap::new(
+        header.loads(),
+        &[trusted.crash_region],
+        mmu::physical_limit(),
+    );
+    let mut fates = heapless::Vec::<MapEntry, { MAX_DROPPED }>::new();
+    for dropped in map.dropped() {
+        note_dropped(
+            &mut fates,
+            dropped.claim.start.0,
+            dropped.claim.len,
+            dropped.why,
+        );
+    }
+    let evidence = Evidence::map(&map, |range, error| {
+        say!("memory at {} is left out: {error}", range.start);
+        let _ = fates.push(MapEntry {
+            range,
+            fate: Fate::Unreachable,
+        });
+    });
+    let total: u64 = evidence.ranges().map(|range| range.len()).sum();
+    let mut notes = NOTES.lock();
+    let merged = merge_notes(&header, &&evidence, &mut *notes);
+    let notes = notes.get(..merged.len).unwrap_or_default();
+    defmt::info!(
+        "{=u64} bytes of evidence; notes: {=u32} CPUs, {=u32} silent, {=u32} unreadable, {=u32} left out",
+        total,
+        merged.cpus,
+        merged.silent,
+        merged.unreadable,
+        merged.left_out
+    );
+    let account = Account::new(notes, &evidence);
+    phases.ended("evidence");
+
+    let place = Place::find(&machine, &trusted.plan.target, trusted.crash_region)
+        .map_err(Refusal::TargetNode)?;
+    let out_of_memory = DeviceError::Unusable("no memory for its rings");
+    let mut disk = place.bring_up(dma::small().ok_or(out_of_memory)?)?;
+    let buffers = core::iter::from_fn(dma::chunk);
+    let mut partition = Partition::open(&mut disk, &Counter, &trusted.plan.target, buffers)?;
+    let dump_id = dump_id(&trusted.plan.seed);
+    phases.ended("target");
+
+    let Some((slot, old)) = choose_slot(&mut partition)? else {
+        write_journal(&mut partition, dump_id, |records| {
+            account.black_box(
+                &machine,
+                &trusted.plan,
+                entry,
+                mpidr,
+                &trusted.crash_region,
+                records,
+            );
+        })?;
+        say!("every slot holds a dump that was not extracted: only the black box was written");
+        return Ok(());
+    };
+    say!("writing {} MiB into slot {}", total >> 20, slot.index);
+    let dump = Dump::begin(&mut partition, slot, &old, dump_id)?;
+    epitaph::prepare(Grave {
+        place,
+        target: trusted.plan.target.clone(),
+        slot,
+        header: dump.header().clone(),
+    });
+    let mut write = |dump: Dump<'_, '_>| -> Result<SlotHeader, TargetError> {
+        let mut dump = dump;
+        dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, |records| {
+            account.black_box(
+                &machine,
+                &trusted.plan,
+                entry,
+                mpidr,
+                &trusted.crash_region,
+                records,
+            );
+        })?;
+        dump.flush()?;
+        phases.ended("black_box");
+        dump.text(Kind::MemoryMap, |sink| {
+            for range in evidence.ranges() {
+                sink(
+                    &MapEntry {
+                        range,
+                        fate: Fate::Memory,
+                    }
+                    .encode(),
+                );
+            }
+            for entry in &fates {
+                sink(&entry.encode());
+            }
+        })?;
+        dump.text(Kind::Notes, |sink| sink(notes))?;
+        if let Some(log) = account.log() {
+            dump.text(Kind::KernelLog, |mut sink| {
+                log.write(&mut sink);
+            })?;
+        }
+        phases.ended("log");
+
+        let budget = match trusted.plan.budget_s {
+            0 => DEFAULT_BUDGET_S,
+            seconds => seconds,
+        };
+        let deadline = Counter.deadline(u64::from(budget).saturating_mul(1_000_000));
+        let mut ended = Ok(());
+        for range in evidence.ranges() {
+            ended = dump.pages(&range, &evidence, deadline)?;
+            if ended.is_err() {
+                break;
+            }
+        }
+        phases.ended("pages");
+
+        let mut why = heapless::String::<128>::new();
+        let (_, unreadable) = dump.frames();
+        if let Err(ended) = ended {
+            let _ = write!(why, "{ended}");
+        } else if unreadable > 0 || !fates.is_empty() {
+            let _ = write!(
+                why,
+                "{unreadable} frames unreadable, {} ranges left out",
+                fates.len()
+            );
+        }
+        let faults = exception::evidence_faults();
+        defmt::info!("pages written, {=u64} faults on the way", faults);
+        dump.text(Kind::PayloadLog, |sink| sink(log::bytes()))?;
+        let why = Some(why.as_str()).filter(|why| !why.is_empty());
+        dump.close(why, fates.len() as u64, &phases.text)
+    };
+    match write(dump) {
+        Ok(header) => {
+            say!(
+                "dump complete: {} of {} MiB, {} frames unreadable, {} ms; resetting",
+                header.frames >> 8,
+                total >> 20,
+                header.unreadable,
+                header.elapsed_us / 1000
+            );
+            Ok(())
+        }
+        Err(error) => {
+            let mut message = heapless::String::new();
+            let _ = write!(message, "{error}");
+            epitaph::end(Epitaph {
+                kind: EpitaphKind::Device,
+                message,
+                ..Epitaph::default()
+            })
+        }
+    }
+}
+
+/// Notes a range of the elfcorehdr that is not captured, and says so.
+fn note_dropped(
+    fates: &mut heapless::Vec<MapEntry, MAX_DROPPED>,
+    start: u64,
+    len: u64,
+    why: DropReason,
+) {
+    use kdraw_format::addr::PhysAddr;
+    say!("memory at {start:#x}, {len:#x} bytes, is left out: it {why}");
+    let fate = match why {
+        DropReason::Empty | DropReason::Wraps | DropReason::Misaligned => Fate::Malformed,
+        DropReason::AbovePhysicalLimit => Fate::Unreachable,
+        DropReason::TooMany => Fate::NoRoom,
+    };
+    let range = PhysRange {
+        start: PhysAddr(start),
+        end: PhysAddr(start.wrapping_add(len)),
+    };
+    let _ = fates.push(MapEntry { range, fate });
+}
+
+/// This dump's id: the plan's random seed and the moment, so that two crashes after one load
+/// differ too.
+fn dump_id(seed: &[u8; 16]) -> [u8; 16] {
+    let mut sum = Checksum::default();
+    sum.add(seed);
+    sum.add(&aarch64_cpu::registers::CNTVCT_EL0.get().to_le_bytes());
+    let low = sum.finish().to_le_bytes();
+    sum.add(&low);
+    let high = sum.finish().to_le_bytes();
+    let mut id = [0; 16];
+    id.as_chunks_mut().0.copy_from_slice(&[low, high]);
+    id
+}
+
+/// When each phase ended, as the trailer has it.
+#[derive(Default)]
+struct Phases {
+    text: heapless::String<512>,
+}
+
+impl Phases {
+    fn ended(&mut self, name: &str) {
+        let now = Counter.now_us();
+        // What does not fit is left out.
+        let _ = writeln!(self.text, "{name}={now}");
+        defmt::debug!("{=str} ended", name);
+    }
+}

@@ -59,8 +59,7 @@ pub enum MapError {
 #[repr(C, align(4096))]
 struct Table([AtomicU64; 512]);
 
-static TABLE_POOL: [Table; TABLES] =
-    [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLES];
+static TABLE_POOL: [Table; TABLES] = [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLES];
 static TABLES_USED: AtomicUsize = AtomicUsize::new(0);
 
 /// The end of the physical addresses that can be mapped: what the CPU implements
@@ -92,7 +91,11 @@ pub fn map(range: PhysRange, purpose: Use) -> Result<NonNull<u8>, MapError> {
         Use::ReadOnly => NORMAL | INNER_SHAREABLE | READ_ONLY,
         Use::Registers => DEVICE,
     };
-    attributes |= if entry::el2_regime() { EL2_AP1 } else { PRIVILEGED_NEVER_EXECUTE };
+    attributes |= if entry::el2_regime() {
+        EL2_AP1
+    } else {
+        PRIVILEGED_NEVER_EXECUTE
+    };
     while at < end {
         at = map_leaf(at, end, attributes)?;
     }
@@ -108,7 +111,10 @@ fn map_leaf(at: u64, end: u64, attributes: u64) -> Result<u64, MapError> {
     for shift in [39, 30, 21, 12] {
         let size = 1u64 << shift;
         let index = ((WINDOW.wrapping_add(at)) >> shift) & 511;
-        let slot = table.0.get(index as usize).ok_or(MapError::NoTables(PhysAddr(at)))?;
+        let slot = table
+            .0
+            .get(index as usize)
+            .ok_or(MapError::NoTables(PhysAddr(at)))?;
         let old = slot.load(Ordering::Relaxed);
         let fits = at & size.wrapping_sub(1) == 0 && end.wrapping_sub(at) >= size;
         let leaf = attributes | at | if shift == 12 { TABLE_OR_PAGE } else { 0 };
@@ -127,7 +133,9 @@ fn map_leaf(at: u64, end: u64, attributes: u64) -> Result<u64, MapError> {
             table_at(old & ADDRESS)
         } else {
             let used = TABLES_USED.fetch_add(1, Ordering::Relaxed);
-            let new = TABLE_POOL.get(used).ok_or(MapError::NoTables(PhysAddr(at)))?;
+            let new = TABLE_POOL
+                .get(used)
+                .ok_or(MapError::NoTables(PhysAddr(at)))?;
             // The walker must see the new table empty before it can see the table.
             barrier::dsb(barrier::ISHST);
             let address = entry::physical(core::ptr::from_ref(new).addr());
@@ -145,7 +153,9 @@ pub fn drop_boot_mapping() {
     for page in [first, first.wrapping_add(FRAME_SIZE)] {
         let mut table = root();
         for shift in [39, 30, 21, 12] {
-            let Some(slot) = table.0.get(((page >> shift) & 511) as usize) else { break };
+            let Some(slot) = table.0.get(((page >> shift) & 511) as usize) else {
+                break;
+            };
             let entry = slot.load(Ordering::Relaxed);
             if entry & VALID == 0 {
                 break;
@@ -171,7 +181,11 @@ pub fn drop_boot_mapping() {
 }
 
 fn root() -> &'static Table {
-    let base = if entry::el2_regime() { TTBR0_EL2.get() } else { TTBR0_EL1.get() };
+    let base = if entry::el2_regime() {
+        TTBR0_EL2.get()
+    } else {
+        TTBR0_EL1.get()
+    };
     table_at(base & ADDRESS)
 }
 

@@ -199,6 +199,11 @@ impl<'p, 'a> Dump<'p, 'a> {
         })
     }
 
+    /// The slot's header as it was written last.
+    pub fn header(&self) -> &SlotHeader {
+        &self.header
+    }
+
     /// Frames stored and frames unreadable so far.
     pub fn frames(&self) -> (u64, u64) {
         (self.header.frames, self.header.unreadable)

@@ -1,0 +1,140 @@
+//! What the black box tells: gathered from the crashed kernel by VMCOREINFO alone, each piece
+//! if it can be had.
+
+use kdraw_boards::machine::Machine;
+use kdraw_format::addr::PhysRange;
+use kdraw_format::black_box::{CPU_RECORD, tag};
+use kdraw_format::plan::Plan;
+use kdraw_format::records::RecordWriter;
+use kdraw_linux::layout::KernelLayout;
+use kdraw_linux::notes::PrStatus;
+use kdraw_linux::panic_reason::PanicReason;
+use kdraw_linux::printk::PrintkLog;
+use kdraw_linux::translate::VirtMem;
+use kdraw_linux::uname::Uname;
+use kdraw_linux::vmcoreinfo::Vmcoreinfo;
+
+use crate::entry::EntryState;
+use crate::evidence::Evidence;
+
+/// Bytes of the black box kept for the end of the log, however many CPUs there are.
+const LOG_TAIL: usize = 16 << 10;
+
+/// The crashed kernel, as far as it can be understood.
+pub struct Account<'a> {
+    info: Option<Vmcoreinfo<'a>>,
+    virt: Option<VirtMem<&'a Evidence>>,
+    notes: &'a [u8],
+}
+
+impl<'a> Account<'a> {
+    /// Looks at the merged `notes` and at memory through them.
+    pub fn new(notes: &'a [u8], evidence: &'a Evidence) -> Self {
+        let info = Vmcoreinfo::from_notes(notes);
+        let layout = info
+            .as_ref()
+            .and_then(|info| KernelLayout::from_vmcoreinfo(info).ok());
+        let virt = layout.map(|layout| VirtMem::new(evidence, layout));
+        Self { info, virt, notes }
+    }
+
+    /// The kernel's log, if it can be read.
+    pub fn log(&self) -> Option<PrintkLog<'_, &'a Evidence>> {
+        PrintkLog::open(self.virt.as_ref()?, self.info.as_ref()?).ok()
+    }
+
+    /// How the kernel lies in memory, and where its image is, for an ELF header.
+    pub fn layout(&self) -> (Option<KernelLayout>, Option<PhysRange>) {
+        let image = self.virt.as_ref().zip(self.info.as_ref());
+        (
+            self.virt.as_ref().map(|virt| *virt.layout()),
+            image.and_then(|(virt, info)| virt.image(info)),
+        )
+    }
+
+    /// Why it died.
+    pub fn reason(&self) -> PanicReason {
+        self.log().map(|log| log.panic_reason()).unwrap_or_default()
+    }
+
+    /// Writes the black box's records, the most telling first.
+    pub fn black_box(
+        &self,
+        machine: &Machine<'_>,
+        plan: &Plan,
+        entry: &EntryState,
+        mpidr: u64,
+        crash_region: &PhysRange,
+        records: &mut RecordWriter<'_>,
+    ) {
+        let mut text = |tag, text: &str| records.put(tag, &[text.as_bytes()]);
+        if let Some(reason) = self.reason().headline() {
+            text(tag::REASON, reason);
+        }
+        if let Some(info) = &self.info {
+            if let Some(release) = info.key("OSRELEASE") {
+                text(tag::OS_RELEASE, release);
+            }
+            if let Some(id) = info.build_id() {
+                text(tag::BUILD_ID, id);
+            }
+        }
+        text(tag::MODEL, machine.model().unwrap_or_default());
+        text(tag::HOSTNAME, &plan.hostname);
+        text(tag::PAYLOAD_VERSION, env!("CARGO_PKG_VERSION"));
+        if let Some(time) = self.info.as_ref().and_then(Vmcoreinfo::crash_time) {
+            records.put(tag::CRASH_TIME, &[&time.to_le_bytes()]);
+        }
+        let uname = self.virt.as_ref().zip(self.info.as_ref());
+        if let Some(name) = uname.and_then(|(virt, info)| Uname::read(virt, info)) {
+            let fields = [
+                &name.sysname,
+                &name.nodename,
+                &name.release,
+                &name.version,
+                &name.machine,
+            ];
+            let mut parts: heapless::Vec<&[u8], 10> = heapless::Vec::new();
+            for field in fields {
+                let _ = parts.push(field.as_bytes());
+                let _ = parts.push(b"\n");
+            }
+            records.put(tag::UNAME, &parts);
+        }
+        let vhe = entry.level == 2 && !entry.el2_regime;
+        let state = [mpidr, u64::from(entry.level), u64::from(vhe), entry.sctlr];
+        records.put(
+            tag::ENTRY,
+            &state.map(u64::to_le_bytes).each_ref().map(|v| &v[..]),
+        );
+        let region = [crash_region.start.0, crash_region.end.0].map(u64::to_le_bytes);
+        records.put(tag::CRASH_REGION, &region.each_ref().map(|v| &v[..]));
+        records.put(tag::PAYLOAD_HASH, &[&plan.image.checksum.to_le_bytes()]);
+        for (number, cpu) in (0u32..).zip(PrStatus::all(self.notes)) {
+            if records.room() < LOG_TAIL.saturating_add(CPU_RECORD) {
+                break;
+            }
+            let registers = cpu.registers();
+            let mut values = [[0; 8]; 34];
+            let sources =
+                registers
+                    .x
+                    .iter()
+                    .chain([&registers.sp, &registers.pc, &registers.pstate]);
+            for (value, register) in values.iter_mut().zip(sources) {
+                *value = register.to_le_bytes();
+            }
+            let (number, pid) = (number.to_le_bytes(), cpu.pid().to_le_bytes());
+            records.put(tag::CPU, &[&number, &pid, values.as_flattened()]);
+        }
+        if let Some(log) = self.log() {
+            let mut tail = heapless::Vec::<u8, { 24 << 10 }>::new();
+            let room = records.room().min(tail.capacity());
+            log.write_tail(room as u64, &mut |piece| {
+                // Cannot overflow: write_tail keeps to what it was given.
+                let _ = tail.extend_from_slice(piece);
+            });
+            records.put(tag::LOG_TAIL, &[&tail]);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The payload's own end: what brought it down goes to the console and, if the device still
+//! works, into the slot's header; then the machine is reset.
+//!
+//! Nothing here depends on what the capture was doing: the console is made anew, the device is
+//! reset and brought up anew with memory of its own. A second fault on the way resets at once.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use kdraw_format::layout::SlotPlace;
+use kdraw_format::plan::Target;
+use kdraw_format::slot::{Epitaph, EpitaphKind, Outcome, SlotHeader};
+use kdraw_pipeline::dump::write_header;
+use kdraw_pipeline::partition::{Partition, TargetError};
+use kdraw_pipeline::ports::Clock as _;
+
+use crate::clock::Counter;
+use crate::console::{self, say};
+use crate::target::Place;
+use crate::{dma, entry, psci};
+
+/// What an epitaph needs to reach the slot.
+#[derive(Clone, Debug)]
+pub struct Grave {
+    /// The device.
+    pub place: Place,
+    /// The partition.
+    pub target: Target,
+    /// The slot.
+    pub slot: SlotPlace,
+    /// Its header as it was written last.
+    pub header: SlotHeader,
+}
+
+static GRAVE: spin::Mutex<Option<Grave>> = spin::Mutex::new(None);
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// Tells where an epitaph is to be written, from when the slot is the dump's.
+pub fn prepare(grave: Grave) {
+    *GRAVE.lock() = Some(grave);
+}
+
+/// Writes the epitaph and resets the machine.
+pub fn end(mut epitaph: Epitaph) -> ! {
+    if BEGUN.swap(true, Ordering::Relaxed) {
+        entry::reset_bare();
+    }
+    epitaph.at_us = Counter.now_us();
+    say!("the capture failed: {}", epitaph.message);
+    if matches!(epitaph.kind, EpitaphKind::Fault | EpitaphKind::SystemError) {
+        say!(
+            "ELR {:#x} ESR {:#x} FAR {:#x} SP {:#x} LR {:#x} SPSR {:#x}",
+            epitaph.elr,
+            epitaph.esr,
+            epitaph.far,
+            epitaph.sp,
+            epitaph.lr,
+            epitaph.spsr
+        );
+    }
+    // A lock that is held was held by what failed.
+    let grave = GRAVE.try_lock().and_then(|mut grave| grave.take());
+    match grave.map(|grave| bury(grave, epitaph)) {
+        Some(Ok(())) => say!("the slot's header says so; resetting"),
+        Some(Err(error)) => say!("the slot's header could not be written: {error}; resetting"),
+        None => say!("no slot was open; resetting"),
+    }
+    console::flush();
+    psci::reset()
+}
+
+fn bury(grave: Grave, epitaph: Epitaph) -> Result<(), TargetError> {
+    let Grave {
+        place,
+        target,
+        slot,
+        header,
+    } = grave;
+    let no_memory = kdraw_pipeline::ports::DeviceError::Unusable("no memory is left for it");
+    let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
+    let buffer = dma::small().ok_or(no_memory)?;
+    let mut partition = Partition::open(&mut disk, &Counter, &target, [buffer])?;
+    let header = SlotHeader {
+        outcome: Outcome::Failed,
+        generation: header.generation.saturating_add(1),
+        elapsed_us: epitaph.at_us,
+        epitaph,
+        ..header
+    };
+    write_header(&mut partition, &slot, &header)
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let mut epitaph = Epitaph {
+        kind: EpitaphKind::Panic,
+        ..Epitaph::default()
+    };
+    // What does not fit the header is cut; the console gets the same text.
+    let _ = core::fmt::write(&mut epitaph.message, format_args!("{info}"));
+    end(epitaph)
+}
