@@ -9,7 +9,7 @@ use kdraw_pipeline::ports::DmaBuffer;
 use crate::entry;
 
 /// Chunks in the making or in flight.
-pub const CHUNK_BUFFERS: usize = 6;
+pub const CHUNK_BUFFERS: usize = 4;
 /// Bytes of a small buffer: a device's rings, or two blocks.
 pub const SMALL: usize = 16 << 10;
 /// Small buffers: rings and a header for the capture, the same once more for an epitaph.
