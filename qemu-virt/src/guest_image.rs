@@ -31,11 +31,16 @@ impl Initramfs {
         for folder in [
             "bin", "dev", "fill", "lib", "mnt", "modules", "proc", "run", "sys", "tmp",
         ] {
-            archive.entry(folder, DIRECTORY | 0o755, (0, 0), &[]);
+            archive.folder(folder);
         }
         // The kernel opens /dev/console before /init could mount devtmpfs.
         archive.entry("dev/console", CHARACTER_DEVICE | 0o600, (5, 1), &[]);
         archive
+    }
+
+    /// Adds a folder.
+    pub fn folder(&mut self, name: &str) {
+        self.entry(name, DIRECTORY | 0o755, (0, 0), &[]);
     }
 
     /// Adds an executable file.

@@ -4,6 +4,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod checks;
 mod compare;
 mod demo;
@@ -40,6 +41,8 @@ enum Command {
     Test(test::Args),
     /// Runs one end-to-end scenario.
     E2e(Box<e2e::Args>),
+    /// Measures kdraw and kdump side by side.
+    Bench(bench::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,5 +52,6 @@ fn main() -> anyhow::Result<()> {
         Command::Dist(args) => dist::main(&args),
         Command::Test(args) => test::main(&args),
         Command::E2e(args) => e2e::main(&args),
+        Command::Bench(args) => bench::main(&args),
     }
 }

@@ -14,7 +14,7 @@ use crate::material::{self, Kernel};
 
 /// The modules between a disk and a mounted file system. `crc32c` is the checksum that ext4 asks
 /// the crypto API for by name, so no module depends on it.
-const MODULES: [&str; 6] = [
+pub const MODULES: [&str; 6] = [
     "virtio_mmio",
     "virtio_pci",
     "virtio_blk",
@@ -42,7 +42,6 @@ pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
 /// Returns the script of the boot that ends in the panic.
 pub fn crash_script(scenario: &Scenario) -> String {
     let mut script = prologue();
-    script += "mount -o ro,noload -t ext4 /dev/vda5 /mnt || fail mount\n";
     if scenario.loader != Loader::None {
         let plain = if scenario.plain { " --plain" } else { "" };
         _ = writeln!(script, "must format kdraw format --yes{plain} /dev/vda4");
@@ -51,15 +50,20 @@ pub fn crash_script(scenario: &Scenario) -> String {
             _ => "must load kdraw load --target /dev/vda4\nstep status kdraw status --json\n",
         };
     }
-    _ = writeln!(
-        script,
-        "kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}",
+    script += &fill_and_panic(scenario);
+    script
+}
+
+/// Returns the end of the script: the guest's program fills memory and panics.
+pub fn fill_and_panic(scenario: &Scenario) -> String {
+    format!(
+        "mount -o ro,noload -t ext4 /dev/vda5 /mnt || fail mount\n\
+         kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}\n\
+         fail panic\n",
         scenario.fill,
         scenario.panic.word(),
         scenario.panic_cpu
-    );
-    script += "fail panic\n";
-    script
+    )
 }
 
 /// Returns the beginning of every script: mounts, modules, the disk, helpers.

@@ -17,6 +17,7 @@ use crate::qemu::{DiskBus, Machine};
 pub mod boot;
 pub mod evidence;
 pub mod init;
+pub mod kdump;
 pub mod matrix;
 pub mod place;
 pub mod refusals;

@@ -9,8 +9,8 @@ use super::evidence::find_file;
 use crate::guest_image::Initramfs;
 use crate::material::{self, Suite};
 
-/// Packages, and the file that is taken from each.
-const FILES: [(&str, &str); 12] = [
+/// Packages of its libraries, and the file that is taken from each.
+const LIBRARIES: [(&str, &str); 11] = [
     ("libc6", "ld-linux-aarch64.so.1"),
     ("libc6", "libc.so.6"),
     ("zlib1g", "libz.so.1"),
@@ -22,7 +22,6 @@ const FILES: [(&str, &str); 12] = [
     ("libxengnttab1", "libxengnttab.so.1"),
     ("libxentoolcore1", "libxentoolcore.so.1"),
     ("libxentoollog1", "libxentoollog.so.1"),
-    ("kexec-tools", "sbin/kexec"),
 ];
 
 /// Loads the payload as its user's manual says.
@@ -32,12 +31,16 @@ pub const LOAD: &str = "must payload kdraw payload -o /tmp/capture.img\n\
 
 /// Puts `kexec` and its libraries into an initramfs.
 pub fn install(image: &mut Initramfs) -> Result<()> {
-    for (package, file) in FILES {
+    let root = material::package(Suite::Bookworm, "kexec-tools")?;
+    image.copy("bin/kexec", &root.join("sbin/kexec"))?;
+    libraries(image)
+}
+
+/// Puts the libraries into an initramfs.
+pub fn libraries(image: &mut Initramfs) -> Result<()> {
+    for (package, file) in LIBRARIES {
         let root = material::package(Suite::Bookworm, package)?;
-        match file.strip_prefix("sbin/") {
-            Some(program) => image.copy(&format!("bin/{program}"), &root.join(file))?,
-            None => image.copy(&format!("lib/{file}"), &find_file(&root, file)?)?,
-        }
+        image.copy(&format!("lib/{file}"), &find_file(&root, file)?)?;
     }
     Ok(())
 }
