@@ -1,9 +1,11 @@
-//! What must hold for the linked payload: its size, its symbols, and the pages of its sections.
+//! What must hold for the linked payload: its size, its symbols, and the pages of its segments.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionFlags, elf};
+use object::{
+    Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, SegmentFlags, elf,
+};
 
 use crate::image::Header;
 
@@ -52,21 +54,21 @@ pub fn payload(elf: &Path, image: &Path) -> Result<Payload> {
             symbol.is_undefined() && symbol.index().0 != 0,
         )
     })));
-    let mut sections = Vec::new();
-    for section in file.sections() {
-        let SectionFlags::Elf { sh_flags } = section.flags() else {
+    let mut segments = Vec::new();
+    for segment in file.segments() {
+        let SegmentFlags::Elf { p_flags } = segment.flags() else {
             continue;
         };
-        if sh_flags & u64::from(elf::SHF_ALLOC) != 0 && section.size() != 0 {
-            sections.push(Section {
-                name: section.name().unwrap_or("(no name)").to_owned(),
-                start: section.address(),
-                end: section.address().saturating_add(section.size()),
-                permissions: sh_flags & u64::from(elf::SHF_WRITE | elf::SHF_EXECINSTR),
-            });
-        }
+        segments.push(Segment {
+            start: segment.address(),
+            end: segment.address().saturating_add(segment.size()),
+            permissions: p_flags & (elf::PF_R | elf::PF_W | elf::PF_X),
+        });
     }
-    faults.extend(pages(sections));
+    faults.extend(pages(segments));
+    faults.extend(relocations(
+        file.sections().filter_map(|section| section.name().ok()),
+    ));
     if !faults.is_empty() {
         bail!(
             "the payload {} is not as it must be:\n  {}",
@@ -138,42 +140,45 @@ fn symbols<'a>(symbols: impl Iterator<Item = (&'a str, bool)>) -> Vec<String> {
     faults
 }
 
-/// A section that is loaded into memory.
-struct Section {
-    name: String,
+/// A part of the program that is loaded and mapped with these permissions (`PF_*`).
+struct Segment {
     start: u64,
     end: u64,
-    permissions: u64,
+    permissions: u32,
 }
 
-/// Checks that no page holds two sections of different permissions.
-fn pages(mut sections: Vec<Section>) -> Vec<String> {
-    sections.sort_by_key(|section| section.start);
+/// Checks that no page holds two segments, whose permissions differ, and that none is both
+/// writable and executable.
+fn pages(mut segments: Vec<Segment>) -> Vec<String> {
+    const BOTH: u32 = elf::PF_W | elf::PF_X;
+    segments.sort_by_key(|segment| segment.start);
     let mut faults = Vec::new();
-    for pair in sections.windows(2) {
+    for pair in segments.windows(2) {
         let [first, second] = pair else { continue };
-        if first.permissions != second.permissions && first.end.div_ceil(PAGE) * PAGE > second.start
-        {
+        if first.end.div_ceil(PAGE) * PAGE > second.start {
             faults.push(format!(
-                "{} (to {:#x}) and {} (from {:#x}) share a page but not their permissions",
-                first.name, first.end, second.name, second.start
+                "the segments that end at {:#x} and start at {:#x} share a page",
+                first.end, second.start
             ));
         }
     }
-    for section in &sections {
-        let both = u64::from(elf::SHF_WRITE | elf::SHF_EXECINSTR);
-        if section.permissions == both {
-            faults.push(format!("{} is writable and executable", section.name));
-        }
-        // The payload runs where it was loaded without anyone patching it.
-        if section.name.starts_with(".rel") || section.name == ".dynamic" {
+    for segment in &segments {
+        if segment.permissions & BOTH == BOTH {
             faults.push(format!(
-                "{} holds relocations, which nobody applies",
-                section.name
+                "the segment at {:#x} is writable and executable",
+                segment.start
             ));
         }
     }
     faults
+}
+
+/// Checks sections, given by name: the payload runs where it was loaded without anyone patching it.
+fn relocations<'a>(sections: impl Iterator<Item = &'a str>) -> Vec<String> {
+    sections
+        .filter(|name| name.starts_with(".rel") || *name == ".dynamic")
+        .map(|name| format!("{name} holds relocations, which nobody applies"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -212,24 +217,26 @@ mod tests {
 
     #[test]
     fn a_page_has_one_permission() {
-        let write = u64::from(elf::SHF_WRITE);
-        let execute = u64::from(elf::SHF_EXECINSTR);
-        let section = |name: &str, start, end, permissions| Section {
-            name: name.to_owned(),
+        let segment = |start, end, permissions| Segment {
             start,
             end,
             permissions,
         };
-        let text = || section(".text", 0x10000, 0x11001, execute);
+        let (read, text) = (elf::PF_R, elf::PF_R | elf::PF_X);
         for (second, faults) in [
-            (section(".data", 0x12000, 0x12001, write), 0),
-            (section(".data", 0x11ff0, 0x12001, write), 1),
-            (section(".text.more", 0x11010, 0x11020, execute), 0),
-            (section(".wild", 0x12000, 0x12001, write | execute), 1),
-            (section(".rela.dyn", 0x12000, 0x12001, 0), 1),
+            (segment(0x12000, 0x12001, read | elf::PF_W), 0),
+            (segment(0x11ff0, 0x12001, read | elf::PF_W), 1),
+            (segment(0x12000, 0x12001, text | elf::PF_W), 1),
         ] {
-            let name = second.name.clone();
-            assert_eq!(pages(vec![second, text()]).len(), faults, "{name}");
+            let start = second.start;
+            let found = pages(vec![second, segment(0x10000, 0x11001, text)]);
+            assert_eq!(found.len(), faults, "{start:#x}: {found:?}");
         }
+    }
+
+    #[test]
+    fn relocations_are_found() {
+        assert!(relocations([".text", ".rodata", ".symtab"].into_iter()).is_empty());
+        assert_eq!(relocations([".rela.dyn", ".dynamic"].into_iter()).len(), 2);
     }
 }
