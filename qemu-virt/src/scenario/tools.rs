@@ -49,7 +49,13 @@ pub fn check(
         bail!("the foreign readers need a Debian kernel, for its debug information");
     };
     let vmlinux = material::debug_kernel(suite)?;
-    let info = vmcoreinfo(vmcore)?;
+    let info = match vmcoreinfo(vmcore) {
+        Ok(info) => info,
+        Err(error) => {
+            outcome.check(&format!("tools{suffix}"), false, format!("{error:#}"));
+            return Ok(());
+        }
+    };
     let save =
         |name: &str, text: &str| std::fs::write(place.file(&format!("{name}{suffix}.txt")), text);
 
