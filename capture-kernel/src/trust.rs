@@ -1,5 +1,5 @@
 //! The trust check: before any device is touched, the payload makes sure that it, its plan and
-//! the segments beside it are what `kdraw load` left (design law 10).
+//! the segments beside it are what `kdraw load` left (docs/design.md, law 10).
 
 use kdraw_boards::machine::Machine;
 use kdraw_boards::{Error as TreeError, guard};
