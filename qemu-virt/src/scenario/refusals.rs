@@ -153,7 +153,13 @@ const CASES: &[Case] = &[
         name: "payload-corrupted",
         // A word in the middle of the image's code.
         act: Some(|_, boot, qemu| qemu.patch(boot.crash_region.start + 0x8010, &[0xdead_beef])),
-        says: &["self-check"],
+        says: &["the payload's image was changed"],
+        ..CASE
+    },
+    Case {
+        name: "plan-corrupted",
+        act: Some(|_, boot, qemu| qemu.patch(plan_address(boot)? + 0x100, &[0xdead_beef])),
+        says: &["nothing is captured: plan damaged"],
         ..CASE
     },
     Case {
@@ -167,7 +173,7 @@ const CASES: &[Case] = &[
         name: "slots-full",
         earlier: Some(&[ARMED, CRASH]),
         script: &["must load kdraw load --target /dev/vda4\n", PAUSE, CRASH],
-        says: &["journal"],
+        says: &["only the black box was written"],
         written: Written::Journal,
         ..CASE
     },
@@ -300,6 +306,18 @@ fn scenario(case: &Case) -> Scenario {
         plain: false,
         loader: Loader::Kdraw,
     }
+}
+
+/// Returns where `kdraw load` said that the plan lies: `plan  0xSTART-0xEND …`.
+fn plan_address(boot: &Boot) -> Result<u64> {
+    let mut lines = boot.lines.iter().map(|line| line.text.split_whitespace());
+    let range = lines.find_map(|mut words| (words.next() == Some("plan")).then(|| words.next())?);
+    let start = range.and_then(|range| range.split('-').next()?.strip_prefix("0x"));
+    u64::from_str_radix(
+        start.context("`kdraw load` did not say where the plan is")?,
+        16,
+    )
+    .context("the plan's address is no number")
 }
 
 /// Offsets of both superblocks on the dump partition.
