@@ -39,6 +39,13 @@ pub fn prepare(grave: Grave) {
     *GRAVE.lock() = Some(grave);
 }
 
+/// Tells that the slot's header was written again.
+pub fn header_is_now(header: &SlotHeader) {
+    if let Some(grave) = &mut *GRAVE.lock() {
+        grave.header = header.clone();
+    }
+}
+
 /// Writes the epitaph and resets the machine.
 pub fn end(mut epitaph: Epitaph) -> ! {
     if BEGUN.swap(true, Ordering::Relaxed) {

@@ -39,6 +39,7 @@ use kdraw_linux::elfcorehdr::{DropReason, ElfCoreHdr, ElfCoreHdrError, MAX_DROPP
 use kdraw_linux::notes::merge_notes;
 use kdraw_pipeline::dump::{Dump, choose_slot, write_journal};
 use kdraw_pipeline::partition::{Partition, TargetError};
+use kdraw_pipeline::plain::{Core, Kernel};
 use kdraw_pipeline::ports::{Clock as _, DeviceError};
 
 use account::Account;
@@ -51,6 +52,9 @@ use target::Place;
 
 /// Seconds that a capture may take if the plan does not say.
 const DEFAULT_BUDGET_S: u32 = 3600;
+/// With less room in the slot than this, only the end of the kernel's log is kept that fits: any
+/// log fits otherwise.
+const WHOLE_LOG: u64 = 64 << 20;
 /// Room for the notes of all CPUs and VMCOREINFO: about 140 CPUs.
 const NOTES_LEN: usize = 64 << 10;
 
@@ -234,8 +238,13 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         })?;
         dump.text(Kind::Notes, |sink| sink(notes))?;
         if let Some(log) = account.log() {
+            let room = dump.text_room();
             dump.text(Kind::KernelLog, |mut sink| {
-                log.write(&mut sink);
+                if room < WHOLE_LOG {
+                    log.write_tail(room, &mut sink);
+                } else {
+                    log.write(&mut sink);
+                }
             })?;
         }
         phases.ended("log");
@@ -246,10 +255,23 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         };
         let deadline = Counter.deadline(u64::from(budget).saturating_mul(1_000_000));
         let mut ended = Ok(());
-        for range in evidence.ranges() {
-            ended = dump.pages(&range, &evidence, deadline)?;
-            if ended.is_err() {
-                break;
+        if let Some(place) = dump.superblock().plain_core() {
+            let (layout, image) = account.layout();
+            let kernel = Kernel {
+                layout,
+                image,
+                notes,
+            };
+            let incomplete = !fates.is_empty();
+            let core = Core::begin(&mut dump, place, evidence.ranges(), &kernel, incomplete)?;
+            epitaph::header_is_now(dump.header());
+            ended = core.write(&mut dump, &evidence, deadline)?;
+        } else {
+            for range in evidence.ranges() {
+                ended = dump.pages(&range, &evidence, deadline)?;
+                if ended.is_err() {
+                    break;
+                }
             }
         }
         phases.ended("pages");

@@ -1,7 +1,7 @@
 //! The raw ELF core of a plain partition: checked piece by piece against the checksums in the
 //! slot's stream.
 
-use kdraw_format::addr::{PhysAddr, PhysRange};
+use kdraw_format::addr::{Pfn, PhysAddr, PhysRange};
 use kdraw_format::trailer::CoreSums;
 use kdraw_format::walk::{ReadAt, ReadFailed};
 
@@ -130,9 +130,11 @@ fn pieces(
     }
 }
 
-/// Which frames the damaged pieces take with them. Without the core's own header: all.
+/// Which frames are there: those that the core's header names, without those in damaged pieces,
+/// behind the core's end, or told to be unreadable. Without the core's header: none.
 fn frames(window: CoreWindow<'_>, scan: &Scan, checked: &mut Checked) {
     let header_whole = checked.damaged.first().is_none_or(|(from, _)| *from != 0);
+    let core_end = window.len();
     let core = CoreFile::open(window);
     let Ok(core) = core else {
         checked
@@ -149,7 +151,8 @@ fn frames(window: CoreWindow<'_>, scan: &Scan, checked: &mut Checked) {
     let mut all = FrameSet::default();
     for load in core.loads() {
         all.add_range(load.memory);
-        for (from, to) in &checked.damaged {
+        let load_end = load.offset.saturating_add(load.memory.len());
+        for (from, to) in checked.damaged.iter().chain([&(core_end, load_end)]) {
             let (from, to) = (
                 from.saturating_sub(load.offset),
                 to.saturating_sub(load.offset),
@@ -159,11 +162,16 @@ fn frames(window: CoreWindow<'_>, scan: &Scan, checked: &mut Checked) {
             // A frame that is hit in part is lost.
             checked.missing.add_range(PhysRange {
                 start: PhysAddr(start & !0xfff),
-                end: PhysAddr(end.next_multiple_of(4096)).min(load.memory.end),
+                end: PhysAddr(end.checked_next_multiple_of(4096).unwrap_or(end))
+                    .min(load.memory.end),
             });
         }
     }
     all.tidy();
+    for (first, end) in scan.promised().without(&all).ranges() {
+        checked.missing.add(Pfn(*first), end.saturating_sub(*first));
+    }
     checked.missing.tidy();
-    checked.frames = all.without(&checked.missing).count();
+    let there = all.without(&checked.missing).without(&scan.unreadable);
+    checked.frames = there.count();
 }

@@ -28,6 +28,9 @@
 //! The stream of a slot is, in this order: black box, memory map, notes, kernel log, pages,
 //! payload log, index, trailer. Written strictly forward; each chunk is whole by itself; a
 //! reader needs nothing that comes after a chunk to use it. So any prefix is a dump.
+//!
+//! On a plain partition the pages are an ELF core outside the stream, written before the chunks
+//! that follow them; the stream has the core's checksums in their stead.
 
 pub mod addr;
 pub mod black_box;

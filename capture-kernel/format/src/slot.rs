@@ -13,7 +13,7 @@
 //! | 48 | 8 | stream length in bytes, 0 while writing |
 //! | 56 | 8 | chunks, 64: frames stored, 72: frames unreadable |
 //! | 80 | 8 | time from the payload's first instruction to the trailer, microseconds |
-//! | 88 | 8 | plain: length of the ELF core at 1 MiB, bytes |
+//! | 88 | 8 | plain: length of the ELF core at 1 MiB, bytes; while writing: as planned, 0 before its header is durable |
 //! | 96 | 4 | epitaph: 0 none, else its kind |
 //! | 104 | 80 | epitaph: ELR, ESR, FAR, SP, LR, SPSR, time µs, three reserved |
 //! | 184 | 8 | extraction time, seconds since 1970 |
@@ -109,7 +109,8 @@ pub struct SlotHeader {
     pub unreadable: u64,
     /// Microseconds from the payload's first instruction to the durable trailer.
     pub elapsed_us: u64,
-    /// On a plain partition: the ELF core's length in bytes.
+    /// On a plain partition: the ELF core's length in bytes; while writing, the length that it
+    /// is meant to get, or 0 as long as its header is not durable.
     pub plain_len: u64,
     /// The payload's last words, if it failed.
     pub epitaph: Epitaph,

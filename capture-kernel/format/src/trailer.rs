@@ -3,7 +3,9 @@
 //!
 //! - Index data: checkpoints of 16 bytes, {sequence u64, stream offset u64}, evenly spaced.
 //! - Trailer data: [`crate::records`] with the tags of [`tag`].
-//! - CoreSums data: {piece length u64, core length u64}, then one XXH64 per piece.
+//! - CoreSums data: {piece length u64, core length u64}, then one XXH64 per piece. Frames that
+//!   are zero in the core because they could not be read follow as the unreadable runs of a
+//!   Pages chunk.
 
 use crate::bytes::{Get, Put};
 use crate::checksum::checksum;

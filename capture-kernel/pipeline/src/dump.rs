@@ -11,15 +11,16 @@ use kdraw_format::trailer::{self, Checkpoints};
 use kdraw_linux::memory::PhysMem;
 
 use crate::partition::{Partition, TargetError};
+use crate::plain::MAX_SUMS_CHUNK;
 use crate::ports::Deadline;
 
 /// Frames in a full page chunk: with its header block it makes 256 KiB.
 pub const FRAMES_PER_CHUNK: usize = 63;
 /// Bytes that a buffer must have for a full page chunk.
 pub const CHUNK_BUFFER: usize = 256 << 10;
-/// Bytes at the end of the stream that pages never use: for the payload's log, the index and
-/// the trailer.
-const TAIL_ROOM: u64 = 256 << 10;
+/// Bytes at the end of the stream that pages and the kernel's log never use: for a plain core's
+/// checksums and unreadable frames, the payload's log, the index and the trailer.
+const TAIL_ROOM: u64 = MAX_SUMS_CHUNK as u64 + (64 << 10);
 /// Checkpoints kept for the index.
 const CHECKPOINTS: usize = 512;
 
@@ -162,9 +163,9 @@ pub enum PagesEnded {
 
 /// A dump being written into its slot.
 pub struct Dump<'p, 'a> {
-    partition: &'p mut Partition<'a>,
-    place: SlotPlace,
-    header: SlotHeader,
+    pub(crate) partition: &'p mut Partition<'a>,
+    pub(crate) place: SlotPlace,
+    pub(crate) header: SlotHeader,
     sequence: u64,
     at: u64,
     checkpoints: Checkpoints<CHECKPOINTS>,
@@ -217,6 +218,17 @@ impl<'p, 'a> Dump<'p, 'a> {
     /// Whether nothing was written yet.
     pub fn is_empty(&self) -> bool {
         self.at == 0
+    }
+
+    /// Bytes of text that fit before the part of the stream that is kept for its end.
+    pub fn text_room(&self) -> u64 {
+        let left = self
+            .place
+            .stream_len()
+            .saturating_sub(self.at)
+            .saturating_sub(TAIL_ROOM);
+        let chunks = left.div_ceil(CHUNK_BUFFER as u64);
+        left.saturating_sub(chunks.saturating_mul(data_offset(0) as u64))
     }
 
     /// The partition's superblock.
@@ -394,7 +406,7 @@ impl<'p, 'a> Dump<'p, 'a> {
         Ok(self.header)
     }
 
-    fn seal_and_write(
+    pub(crate) fn seal_and_write(
         &mut self,
         kind: Kind,
         buffer: crate::ports::DmaBuffer,

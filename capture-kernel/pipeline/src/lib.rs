@@ -12,8 +12,10 @@
 //! Select, compress, seal and write a dump.
 //!
 //! The pipeline knows traits, not devices: [`ports`] says what it needs of a machine.
-//! [`partition`] is the one way to the target; [`dump`] writes one dump into a slot of it.
+//! [`partition`] is the one way to the target; [`dump`] writes one dump into a slot of it;
+//! [`plain`] writes the raw core of a plain partition beside it.
 
 pub mod dump;
 pub mod partition;
+pub mod plain;
 pub mod ports;

@@ -69,6 +69,9 @@ pub enum TargetError {
     /// A chunk could not be built: a defect in the payload.
     #[error("chunk: {0}")]
     Chunk(#[from] kdraw_format::chunk::ChunkError),
+    /// No header can be made for a plain core.
+    #[error("{0}")]
+    Core(#[from] kdraw_linux::core_elf::CoreElfError),
 }
 
 /// A signed partition, opened for one dump.
