@@ -18,7 +18,8 @@ use crate::scenario::result::Outcome;
 use crate::scenario::{self, KernelChoice, Loader, Panic, Place, Scenario, boot, evidence, init};
 use crate::{material, run, setup};
 
-/// What kdump reserves on a board of this size by Debian's documentation, in MiB.
+/// What Red Hat's documentation has kdump reserve on an arm64 machine of 1 to 4 GB, in MiB
+/// (RHEL 10, "Memory requirements for kdump").
 const KDUMP_MIB: u64 = 256;
 /// Times for the second boot.
 const SECOND_BOOT: Duration = Duration::from_secs(300);

@@ -2,7 +2,7 @@
 //!
 //! Nothing is written through anything but [`Partition`], and it exists only after the disk's
 //! own partition table, the superblock's UUID and its range all agreed with the plan
-//! (design law 2). Every block address goes through [`Partition::lba`].
+//! (docs/design.md, law 2). Every block address goes through one function, `Partition::lba`.
 
 use kdraw_format::addr::{Lba, PartOffset};
 use kdraw_format::layout::{BLOCK, LayoutError, START_UNKNOWN, Superblock};
