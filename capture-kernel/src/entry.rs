@@ -15,8 +15,6 @@ unsafe extern "C" {
 pub struct EntryState {
     /// Physical address of the device tree; 0: nobody said.
     pub dtb: u64,
-    /// CNTVCT_EL0 at the first instruction.
-    pub counter: u64,
     /// SCTLR_ELx as the dead kernel left it.
     pub sctlr: u64,
     /// Exception level, 1 or 2.

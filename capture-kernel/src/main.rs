@@ -91,7 +91,6 @@ extern "C" fn kdraw_main(
     let el2_regime = level_and_regime >> 8 != 0;
     let entry = EntryState {
         dtb,
-        counter,
         sctlr,
         level: level_and_regime as u8,
         el2_regime,
