@@ -1,0 +1,278 @@
+//! A dump on a disk that is slow, out of order, full, broken or silent. The fake disk panics
+//! at a write outside of the partition.
+
+use kdraw_format::chunk::{Content, Kind};
+use kdraw_format::layout::{JOURNAL_START, MIN_PARTITION, Superblock};
+use kdraw_format::slot::{Outcome, SlotHeader};
+use kdraw_format::walk::{ReadAt, ReadFailed, Step, WALK_BUFFER, Walk};
+use kdraw_pipeline::dump::{choose_slot, write_header};
+use kdraw_pipeline::partition::{Partition, REQUEST_TIMEOUT_US, TargetError};
+use kdraw_pipeline::ports::DeviceError;
+use kdraw_tests::capture::Capture;
+use kdraw_tests::disk::{FakeClock, FakeDisk, Mode, buffers, target};
+use kdraw_tests::memory::{FRAME, FakeMemory, frame, frames};
+
+const START: u64 = 1 << 20;
+
+fn superblock(slots: u32) -> Superblock {
+    let len = (1 + 2 * u64::from(slots) + 1) << 20;
+    Superblock::new([0x5a; 16], START, len, slots, false).unwrap()
+}
+
+fn disk(superblock: &Superblock) -> FakeDisk {
+    FakeDisk::signed(START + superblock.partition_len + (1 << 20), superblock)
+}
+
+/// What a walk over a slot found.
+#[derive(Debug, Default, PartialEq)]
+struct Found {
+    kinds: Vec<Kind>,
+    stored: Vec<u64>,
+    unreadable: Vec<u64>,
+    lost: usize,
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl ReadAt for Bytes<'_> {
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+        let bytes = self.0.get(offset as usize..).ok_or(ReadFailed { offset })?;
+        into.copy_from_slice(bytes.get(..into.len()).ok_or(ReadFailed { offset })?);
+        Ok(())
+    }
+}
+
+fn header(disk: &FakeDisk, superblock: &Superblock, index: u32) -> SlotHeader {
+    let slot = superblock.slot(index).unwrap();
+    let [a, b] = [0, 1].map(|copy| {
+        SlotHeader::decode(
+            &disk.partition_bytes()[slot.header(copy).0 as usize..],
+            index,
+        )
+    });
+    SlotHeader::newest(a, b).unwrap()
+}
+
+/// Reads a slot back; stored frames must be what memory has.
+fn read(disk: &FakeDisk, superblock: &Superblock, index: u32) -> Found {
+    let header = header(disk, superblock, index);
+    let slot = superblock.slot(index).unwrap();
+    let mut walk = Walk::new(Bytes(disk.partition_bytes()), &slot, &header);
+    let mut buffer = vec![0; WALK_BUFFER];
+    let mut found = Found::default();
+    while let Some(step) = walk.step(&mut buffer) {
+        let Step::Chunk {
+            header,
+            chunk,
+            data,
+        } = step
+        else {
+            found.lost += 1;
+            continue;
+        };
+        found.kinds.push(header.kind);
+        let mut data = data.chunks_exact(FRAME);
+        for run in header.runs(chunk).flatten() {
+            for pfn in run.first.0..run.first.0 + u64::from(run.frames) {
+                match run.content {
+                    Content::Stored => {
+                        assert!(data.next() == Some(&frame(pfn)), "frame {pfn:#x}");
+                        found.stored.push(pfn);
+                    }
+                    Content::Unreadable => found.unreadable.push(pfn),
+                    Content::Zero => panic!("no frame is told to be zero"),
+                }
+            }
+        }
+    }
+    found
+}
+
+fn dump(capture: &Capture, disk: &mut FakeDisk, superblock: &Superblock) -> SlotHeader {
+    match capture.onto(disk, superblock) {
+        Ok(Some(header)) => header,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_dump_has_every_frame_and_its_parts_in_order() {
+    let superblock = superblock(1);
+    let mut disk = disk(&superblock);
+    let before = disk.bytes.clone();
+    let told = dump(&Capture::new(1), &mut disk, &superblock);
+    assert_eq!(told.outcome, Outcome::Complete);
+    assert_eq!(told, header(&disk, &superblock, 0));
+    let mut found = read(&disk, &superblock, 0);
+    assert_eq!(told.frames, found.stored.len() as u64);
+    assert!(found.stored.drain(..).eq(frames()));
+    assert_eq!((found.lost, told.chunks), (0, found.kinds.len() as u64));
+    found.kinds.dedup();
+    use Kind::*;
+    let order = [
+        BlackBox, MemoryMap, Notes, KernelLog, Pages, PayloadLog, Index, Trailer,
+    ];
+    assert_eq!(found.kinds, order);
+    // Nothing but the slot was touched.
+    let slot = superblock.slot(0).unwrap();
+    let (from, to) = (START + slot.start.0, START + slot.start.0 + slot.len);
+    for range in [0..from as usize, to as usize..before.len()] {
+        assert!(disk.bytes[range.clone()] == before[range]);
+    }
+    // Strictly forward: nothing is written twice but the slot's headers.
+    let stream = START + slot.stream_start().0;
+    let mut ends: Vec<_> = disk.writes.iter().filter(|w| w.start >= stream).collect();
+    ends.sort_by_key(|write| write.start);
+    assert!(ends.windows(2).all(|pair| pair[0].end == pair[1].start));
+}
+
+#[test]
+fn unreadable_frames_become_runs() {
+    let superblock = superblock(1);
+    let mut disk = disk(&superblock);
+    // Alone, in a row, first and last of a chunk, and a whole chunk of 63.
+    let mut unreadable: Vec<u64> = vec![0x40005, 0x40010, 0x40011, 0x4003e, 0x4003f, 0x4019f];
+    unreadable.extend(0x40000 + 126..0x40000 + 189);
+    unreadable.sort_unstable();
+    let capture = Capture {
+        memory: FakeMemory {
+            unreadable: unreadable.clone(),
+        },
+        ..Capture::new(1)
+    };
+    let told = dump(&capture, &mut disk, &superblock);
+    assert_eq!(told.outcome, Outcome::Truncated);
+    assert_eq!(told.unreadable, unreadable.len() as u64);
+    let found = read(&disk, &superblock, 0);
+    assert_eq!(found.unreadable, unreadable);
+    let readable = frames().filter(|pfn| !unreadable.contains(pfn));
+    assert!(found.stored.into_iter().eq(readable));
+}
+
+#[test]
+fn a_full_slot_and_a_used_up_budget_end_with_a_trailer() {
+    let small = Superblock::new([0x5a; 16], START, MIN_PARTITION, 1, false).unwrap();
+    let roomy = superblock(1);
+    let hasty = Capture {
+        budget_us: 3,
+        ..Capture::new(1)
+    };
+    for (superblock, capture) in [(small, Capture::new(1)), (roomy, hasty)] {
+        let mut disk = disk(&superblock);
+        let told = dump(&capture, &mut disk, &superblock);
+        assert_eq!(told.outcome, Outcome::Truncated);
+        let found = read(&disk, &superblock, 0);
+        assert_eq!((found.kinds.last(), found.lost), (Some(&Kind::Trailer), 0));
+        assert!(!found.stored.is_empty());
+        assert!(found.stored.len() < frames().count());
+        assert!(frames().zip(&found.stored).all(|(a, b)| a == *b));
+    }
+}
+
+#[test]
+fn when_every_slot_is_taken_only_the_journal_is_written() {
+    let superblock = superblock(2);
+    let mut disk = disk(&superblock);
+    for (id, slot) in [(1, 0), (2, 1)] {
+        assert_eq!(dump(&Capture::new(id), &mut disk, &superblock).index, slot);
+    }
+    // Ten records into a ring of eight.
+    let (head, data) = (JOURNAL_START as usize, 1 << 20);
+    let slots = disk.partition_bytes()[data..].to_vec();
+    for id in 10..20 {
+        let captured = Capture::new(id).onto(&mut disk, &superblock);
+        assert_eq!(captured, Ok(None));
+    }
+    assert!(disk.partition_bytes()[data..] == slots[..]);
+    let ids: Vec<u8> = (0..8)
+        .map(|index| disk.partition_bytes()[head + index * (32 << 10) + 32])
+        .collect();
+    assert_eq!(ids, [18, 19, 12, 13, 14, 15, 16, 17]);
+
+    // An extracted one makes room.
+    set_header(&mut disk, &superblock, 1, |header| {
+        header.extracted = Some(1)
+    });
+    assert_eq!(dump(&Capture::new(3), &mut disk, &superblock).index, 1);
+    assert_eq!(read(&disk, &superblock, 1).lost, 0);
+}
+
+/// Changes a slot's header.
+fn set_header(
+    disk: &mut FakeDisk,
+    superblock: &Superblock,
+    index: u32,
+    change: impl FnOnce(&mut SlotHeader),
+) {
+    let mut header = header(disk, superblock, index);
+    change(&mut header);
+    let clock = FakeClock::new(1);
+    let mut partition = Partition::open(disk, &clock, &target(superblock), buffers(1)).unwrap();
+    write_header(&mut partition, &superblock.slot(index).unwrap(), &header).unwrap();
+}
+
+#[test]
+fn overwriting_takes_the_oldest_if_it_is_allowed() {
+    let mut superblock = superblock(3);
+    superblock.overwrite = true;
+    let mut disk = disk(&superblock);
+    for slot in [0, 1, 2] {
+        dump(&Capture::new(slot), &mut disk, &superblock);
+        set_header(&mut disk, &superblock, slot.into(), |header| {
+            header.generation = [9, 4, 7][usize::from(slot)];
+        });
+    }
+    assert_eq!(dump(&Capture::new(7), &mut disk, &superblock).index, 1);
+    // A slot whose header is lost may hold a dump: it is neither free nor oldest.
+    let slot = superblock.slot(0).unwrap();
+    let at = (START + slot.start.0) as usize;
+    disk.bytes[at..at + 8192].fill(0);
+    let clock = FakeClock::new(1);
+    let mut partition =
+        Partition::open(&mut disk, &clock, &target(&superblock), buffers(1)).unwrap();
+    let (place, _) = choose_slot(&mut partition).unwrap().unwrap();
+    assert_eq!(place.index, 1);
+}
+
+#[test]
+fn a_device_that_fails_ends_the_dump_with_its_error() {
+    let superblock = superblock(1);
+    let writes = {
+        let mut disk = disk(&superblock);
+        dump(&Capture::new(1), &mut disk, &superblock);
+        disk.writes.len()
+    };
+    for mode in (0..writes).map(Mode::FailWrite).chain([Mode::ReadOnly]) {
+        let mut disk = disk(&superblock);
+        disk.mode = mode;
+        let error = match mode {
+            Mode::ReadOnly => DeviceError::ReadOnly,
+            _ => DeviceError::Io { status: 1 },
+        };
+        let captured = Capture::new(1).onto(&mut disk, &superblock);
+        assert_eq!(captured, Err(TargetError::Device(error)), "{mode:?}");
+    }
+}
+
+#[test]
+fn silence_ends_within_the_bound() {
+    let superblock = superblock(1);
+    // In the table, the headers, the black box, the pages.
+    for requests in [0, 2, 5, 7, 12] {
+        let mut disk = disk(&superblock);
+        disk.mode = Mode::SilentAfter(requests);
+        let captured = Capture::new(1).onto(&mut disk, &superblock);
+        let error = captured.expect_err("a device that is silent");
+        assert!(
+            matches!(error, TargetError::Device(DeviceError::Timeout(_))),
+            "after {requests} requests: {error}"
+        );
+    }
+    // The clock goes on by one per look: so many looks, and the wait is over.
+    let mut disk = disk(&superblock);
+    disk.mode = Mode::SilentAfter(0);
+    let clock = FakeClock::new(1);
+    let _ = Partition::open(&mut disk, &clock, &target(&superblock), buffers(1));
+    use kdraw_pipeline::ports::Clock as _;
+    assert!(clock.now_us() <= REQUEST_TIMEOUT_US + 10);
+}

@@ -1,0 +1,133 @@
+//! Plays the payload's main sequence: the real pipeline, between a fake disk and fake memory.
+
+use kdraw_format::black_box::{BLACK_BOX_CHUNK, tag};
+use kdraw_format::chunk::Kind;
+use kdraw_format::layout::Superblock;
+use kdraw_format::memory_map::{Fate, MapEntry};
+use kdraw_format::records::RecordWriter;
+use kdraw_format::slot::SlotHeader;
+use kdraw_pipeline::dump::{Dump, PagesEnded, choose_slot, write_journal};
+use kdraw_pipeline::partition::{Partition, TargetError};
+use kdraw_pipeline::plain::{Core, Kernel};
+use kdraw_pipeline::ports::Clock as _;
+
+use crate::disk::{FakeClock, FakeDisk, buffers, target};
+use crate::memory::{FakeMemory, ranges};
+
+/// When it crashed, in seconds since 1970.
+pub const CRASH_TIME: u64 = 1_795_225_170;
+/// Why.
+pub const REASON: &str = "Kernel panic - not syncing: sysrq triggered crash";
+/// The kernel's log.
+pub const LOG: &str = "[    0.000000] Booting\n[    9.000000] Kernel panic - not syncing\n";
+/// The kernel's release.
+pub const RELEASE: &str = "6.1.0-test-arm64";
+
+/// A capture to be made.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    /// The dump's id.
+    pub id: [u8; 16],
+    /// What is captured.
+    pub memory: FakeMemory,
+    /// How long writing pages may take; the clock goes on by 1 per look.
+    pub budget_us: u64,
+}
+
+impl Capture {
+    /// A capture of everything.
+    pub fn new(id: u8) -> Self {
+        Self {
+            id: [id; 16],
+            memory: FakeMemory::default(),
+            budget_us: u64::MAX,
+        }
+    }
+
+    /// Writes it onto a disk, into the slot that the payload would choose; returns the slot's
+    /// header, or nothing if no slot was free and a record of the journal had to do.
+    ///
+    /// # Errors
+    /// What the target was refused for, or failed with.
+    pub fn onto(
+        &self,
+        disk: &mut FakeDisk,
+        superblock: &Superblock,
+    ) -> Result<Option<SlotHeader>, TargetError> {
+        let clock = FakeClock::new(1);
+        let mut partition = Partition::open(disk, &clock, &target(superblock), buffers(4))?;
+        let Some((slot, old)) = choose_slot(&mut partition)? else {
+            write_journal(&mut partition, self.id, black_box)?;
+            return Ok(None);
+        };
+        let dump = Dump::begin(&mut partition, slot, &old, self.id)?;
+        self.write(dump, &clock).map(Some)
+    }
+
+    fn write(&self, mut dump: Dump<'_, '_>, clock: &FakeClock) -> Result<SlotHeader, TargetError> {
+        let notes = notes();
+        dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, black_box)?;
+        dump.flush()?;
+        dump.text(Kind::MemoryMap, |sink| {
+            for range in ranges() {
+                let fate = Fate::Memory;
+                sink(&MapEntry { range, fate }.encode());
+            }
+        })?;
+        dump.text(Kind::Notes, |sink| sink(&notes))?;
+        dump.text(Kind::KernelLog, |sink| sink(LOG.as_bytes()))?;
+        let ended = self.pages(&mut dump, &notes, clock)?;
+        let (_, unreadable) = dump.frames();
+        let why = match ended {
+            Err(ended) => Some(ended.to_string()),
+            Ok(()) if unreadable > 0 => Some(format!("{unreadable} frames unreadable")),
+            Ok(()) => None,
+        };
+        dump.text(Kind::PayloadLog, |sink| sink(&[0]))?;
+        dump.close(why.as_deref(), 0, "trust=12\npages=345\n")
+    }
+
+    fn pages(
+        &self,
+        dump: &mut Dump<'_, '_>,
+        notes: &[u8],
+        clock: &FakeClock,
+    ) -> Result<Result<(), PagesEnded>, TargetError> {
+        let deadline = clock.deadline(self.budget_us);
+        if let Some(place) = dump.superblock().plain_core() {
+            let kernel = Kernel {
+                notes,
+                ..Kernel::default()
+            };
+            let core = Core::begin(dump, place, ranges(), &kernel, false)?;
+            return core.write(dump, &self.memory, deadline);
+        }
+        for range in ranges() {
+            let ended = dump.pages(&range, &self.memory, deadline)?;
+            if ended.is_err() {
+                return Ok(ended);
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+fn black_box(records: &mut RecordWriter<'_>) {
+    records.put(tag::REASON, &[REASON.as_bytes()]);
+    records.put(tag::OS_RELEASE, &[RELEASE.as_bytes()]);
+    records.put(tag::CRASH_TIME, &[&CRASH_TIME.to_le_bytes()]);
+    records.put(tag::LOG_TAIL, &[LOG.as_bytes()]);
+}
+
+/// One note: VMCOREINFO with too little in it to find the ring buffer.
+pub fn notes() -> Vec<u8> {
+    let text = format!("OSRELEASE={RELEASE}\nPAGESIZE=4096\nCRASHTIME={CRASH_TIME}\n");
+    let mut notes = Vec::new();
+    for word in [11, text.len() as u32, 0] {
+        notes.extend(word.to_le_bytes());
+    }
+    notes.extend(b"VMCOREINFO\0\0");
+    notes.extend(text.as_bytes());
+    notes.resize(notes.len().next_multiple_of(4), 0);
+    notes
+}
