@@ -21,7 +21,7 @@ use crate::{material, run, setup};
 /// What Red Hat's documentation has kdump reserve on an arm64 machine of 1 to 4 GB, in MiB
 /// (RHEL 10, "Memory requirements for kdump").
 const KDUMP_MIB: u64 = 256;
-/// Times for the second boot.
+/// How long the second boot may take.
 const SECOND_BOOT: Duration = Duration::from_secs(300);
 
 /// Options of `cargo xtask demo`.
@@ -183,14 +183,18 @@ fn scenario(args: &Args) -> Scenario {
     }
 }
 
-/// Returns the `/init` of the boot after the reset: what a user would type.
+/// Returns the `/init` of the boot after the reset: what a user would type. Without a terminal
+/// `extract` shows no progress bar.
 fn second_script() -> String {
     init::prologue()
         + "mount -t ext4 /dev/vda5 /mnt || fail mount\n\
            mkdir -p /mnt/dumps\n\
            must list kdraw list /dev/vda4\n\
-           must extract kdraw extract /dev/vda4 -o /mnt/dumps\n\
-           must files find /mnt/dumps -type f -exec ls -lh {} ;\n\
+           step extract kdraw extract /dev/vda4 -o /mnt/dumps 2> /tmp/errors || {\n\
+               cat /tmp/errors\n\
+               fail extract\n\
+           }\n\
+           must files ls -lhR /mnt/dumps\n\
            umount /mnt\n\
            sync\n\
            poweroff -f\n\
@@ -211,7 +215,7 @@ impl Narrator {
             Some(told) if told.starts_with("ready") => {
                 self.chapter(3, "Sign partition 4, load the payload")
             }
-            Some(told) if told.starts_with("step status") => {
+            Some(told) if told.starts_with("step load") => {
                 self.chapter(4, "Fill memory, then panic the kernel");
             }
             Some(told) if told.starts_with("filled") || told.starts_with("panic") => {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 pub const RAM_BASE: u64 = 0x4000_0000;
 
 /// Longest silence of the console before the run counts as hung.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(240);
 
 /// How the guest's disk is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
