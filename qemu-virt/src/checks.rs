@@ -56,7 +56,7 @@ pub fn payload(elf: &Path, image: &Path) -> Result<Payload> {
     })));
     let mut segments = Vec::new();
     for segment in file.segments() {
-        let SegmentFlags::Elf { p_flags } = segment.flags() else {
+        let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
             continue;
         };
         segments.push(Segment {
@@ -144,13 +144,13 @@ fn symbols<'a>(symbols: impl Iterator<Item = (&'a str, bool)>) -> Vec<String> {
 struct Segment {
     start: u64,
     end: u64,
-    permissions: u32,
+    permissions: elf::ProgramFlags,
 }
 
 /// Checks that no page holds two segments, whose permissions differ, and that none is both
 /// writable and executable.
 fn pages(mut segments: Vec<Segment>) -> Vec<String> {
-    const BOTH: u32 = elf::PF_W | elf::PF_X;
+    let both = elf::PF_W | elf::PF_X;
     segments.sort_by_key(|segment| segment.start);
     let mut faults = Vec::new();
     for pair in segments.windows(2) {
@@ -163,7 +163,7 @@ fn pages(mut segments: Vec<Segment>) -> Vec<String> {
         }
     }
     for segment in &segments {
-        if segment.permissions & BOTH == BOTH {
+        if segment.permissions & both == both {
             faults.push(format!(
                 "the segment at {:#x} is writable and executable",
                 segment.start
