@@ -161,7 +161,7 @@ fn status_is_good_only_if_a_panic_would_be_captured() {
     let (code, text) = system.kdraw(&["status"]);
     assert_eq!(code, 1);
     assert!(text.contains("not the partition that was loaded"), "{text}");
-    common::dump(&system.device(), 0, 1);
+    common::dump(&system.device(), 1);
     let (_, text) = system.kdraw(&["status"]);
     assert!(text.contains("nobody has extracted"), "{text}");
     assert_eq!(system.kdraw(&["unload"]).0, 0);
@@ -187,7 +187,7 @@ fn format_destroys_nothing_unasked() {
         }),
         ("1 dump(s) that nobody has extracted", |s| {
             common::formatted(&s.device(), FakeSystem::PARTITION_LEN, 2, false);
-            common::dump(&s.device(), 1, 1);
+            common::dump(&s.device(), 1);
         }),
         ("too small", |s| {
             fs::write(s.device(), vec![0; 1 << 20]).unwrap();
@@ -224,7 +224,7 @@ fn format_destroys_nothing_unasked() {
 fn force_and_yes_format_and_the_superblock_knows_its_place() {
     let system = FakeSystem::new();
     common::formatted(&system.device(), FakeSystem::PARTITION_LEN, 1, false);
-    common::dump(&system.device(), 0, 1);
+    common::dump(&system.device(), 1);
     let force = ["format", "--force", "--yes", "--slots", "2", "DEVICE"];
     assert_eq!(system.kdraw(&force).0, 0);
     let partition = common::open(&system.device());

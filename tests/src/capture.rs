@@ -1,8 +1,10 @@
 //! Plays the payload's main sequence: the real pipeline, between a fake disk and fake memory.
 
+use std::path::Path;
+
 use kdraw_format::black_box::{BLACK_BOX_CHUNK, tag};
 use kdraw_format::chunk::Kind;
-use kdraw_format::layout::Superblock;
+use kdraw_format::layout::{START_UNKNOWN, Superblock};
 use kdraw_format::memory_map::{Fate, MapEntry};
 use kdraw_format::records::RecordWriter;
 use kdraw_format::slot::SlotHeader;
@@ -11,7 +13,7 @@ use kdraw_pipeline::partition::{Partition, TargetError};
 use kdraw_pipeline::plain::{Core, Kernel};
 use kdraw_pipeline::ports::Clock as _;
 
-use crate::disk::{FakeClock, FakeDisk, buffers, target};
+use crate::disk::{FakeClock, FakeDisk, buffers, put_mbr, target};
 use crate::memory::{FakeMemory, ranges};
 
 /// When it crashed, in seconds since 1970.
@@ -64,6 +66,19 @@ impl Capture {
         self.write(dump, &clock).map(Some)
     }
 
+    /// Writes it into the image file of a signed partition, as [`Capture::onto`] does.
+    ///
+    /// # Panics
+    /// If the target is refused.
+    pub fn into_file(&self, path: &Path) -> Option<SlotHeader> {
+        let mut disk = disk_around(path);
+        let mut superblock = Superblock::decode(disk.partition_bytes()).unwrap();
+        superblock.partition_start = disk.partition.start;
+        let done = self.onto(&mut disk, &superblock).unwrap();
+        std::fs::write(path, disk.partition_bytes()).unwrap();
+        done
+    }
+
     fn write(&self, mut dump: Dump<'_, '_>, clock: &FakeClock) -> Result<SlotHeader, TargetError> {
         let notes = notes();
         dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, black_box)?;
@@ -93,15 +108,16 @@ impl Capture {
         notes: &[u8],
         clock: &FakeClock,
     ) -> Result<Result<(), PagesEnded>, TargetError> {
-        let deadline = clock.deadline(self.budget_us);
+        let deadline = || clock.deadline(self.budget_us);
         if let Some(place) = dump.superblock().plain_core() {
             let kernel = Kernel {
                 notes,
                 ..Kernel::default()
             };
             let core = Core::begin(dump, place, ranges(), &kernel, false)?;
-            return core.write(dump, &self.memory, deadline);
+            return core.write(dump, &self.memory, deadline());
         }
+        let deadline = deadline();
         for range in ranges() {
             let ended = dump.pages(&range, &self.memory, deadline)?;
             if ended.is_err() {
@@ -110,6 +126,21 @@ impl Capture {
         }
         Ok(Ok(()))
     }
+}
+
+/// The disk that a partition's image file would be of: the partition lies where it was signed
+/// for.
+pub fn disk_around(path: &Path) -> FakeDisk {
+    let image = std::fs::read(path).unwrap();
+    let start = match Superblock::decode(&image).unwrap().partition_start {
+        START_UNKNOWN => 1 << 20,
+        start => start,
+    };
+    let end = start + image.len() as u64;
+    let mut disk = vec![0; end as usize];
+    put_mbr(&mut disk, start, image.len() as u64);
+    disk[start as usize..].copy_from_slice(&image);
+    FakeDisk::new(disk, start..end)
 }
 
 fn black_box(records: &mut RecordWriter<'_>) {

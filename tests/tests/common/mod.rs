@@ -1,0 +1,38 @@
+//! What the tests across crates share: image files, and reading them back with the tool.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::fs;
+use std::path::Path;
+
+use kdraw::commands::format;
+use kdraw::core_file::CoreFile;
+use kdraw::extract::{ExtractError, Extracted, extract};
+use kdraw::partition::DumpPartition;
+use kdraw::source::{Access, Source};
+use kdraw::system::System;
+use kdraw_format::layout::{START_UNKNOWN, Superblock};
+
+/// A freshly formatted image file of one slot, or plain.
+pub fn formatted(path: &Path, len: u64, plain: bool) -> Superblock {
+    fs::write(path, vec![0; len as usize]).unwrap();
+    let superblock = Superblock::new([0x5a; 16], START_UNKNOWN, len, 1, plain).unwrap();
+    let source = Source::open(path, Access::Overwrite).unwrap();
+    format::write(source, &superblock).unwrap();
+    superblock
+}
+
+pub fn open(path: &Path) -> DumpPartition {
+    DumpPartition::open(&System::new("/"), path, None, Access::Mark).unwrap()
+}
+
+/// Extracts slot 0.
+pub fn extracted(partition: &mut DumpPartition, into: &Path) -> Result<Extracted, ExtractError> {
+    let slot = partition.slot(0).unwrap();
+    extract(partition, &slot, into, &mut |_, _, _| {})
+}
+
+/// The vmcore that came out.
+pub fn vmcore(done: &Extracted) -> CoreFile<Source> {
+    let core = Source::open(&done.folder.join("vmcore"), Access::Read).unwrap();
+    CoreFile::open(core).unwrap()
+}
