@@ -294,3 +294,47 @@ fn append(to: &mut Vec<u8>, data: &[u8]) {
         to.extend_from_slice(data);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kdraw_format::chunk::{ChunkSpec, Run, data_offset, seal};
+
+    use super::*;
+
+    #[test]
+    fn frames_are_sorted_by_what_is_told_of_them() {
+        let contents = [Content::Zero, Content::Stored, Content::Unreadable];
+        let runs = [0, 1, 2].map(|index| Run {
+            first: Pfn(0x40000 + 16 * index as u64),
+            frames: 1 + index as u32,
+            content: contents[index],
+            ..Run::default()
+        });
+        let mut buffer = vec![0; 16 << 10];
+        let spec = ChunkSpec {
+            kind: Kind::Pages,
+            codec: Codec::Raw,
+            dump_id: [1; 16],
+            sequence: 0,
+            stream_offset: 0x3000,
+            runs: &runs,
+            stored_len: 2 * 4096,
+            raw_len: 2 * 4096,
+        };
+        let len = seal(&mut buffer, &spec).unwrap();
+        let chunk = &buffer[..len];
+        let header = ChunkHeader::decode(chunk).unwrap();
+        let mut scan = Scan::default();
+        scan.keep(&header, chunk, header.data(chunk).unwrap(), 0x10_0000);
+        assert_eq!(scan.zero.ranges(), [(0x40000, 0x40001)]);
+        assert_eq!(scan.stored.ranges(), [(0x40010, 0x40012)]);
+        assert_eq!(scan.unreadable.ranges(), [(0x40020, 0x40023)]);
+        let place = Place {
+            first: Pfn(0x40010),
+            frames: 2,
+            at: PartOffset(0x10_3000 + data_offset(3) as u64),
+        };
+        assert_eq!(scan.places, [place]);
+        assert_eq!(scan.known().count(), 3);
+    }
+}
