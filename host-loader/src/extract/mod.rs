@@ -38,10 +38,8 @@ pub enum ExtractError {
         /// Needed.
         need: String,
     },
-    /// Nothing that a vmcore could be made of.
-    #[error(
-        "slot {0} has no memory that can be recovered; `kdraw info` shows what is left of the dump"
-    )]
+    /// No chunk is whole.
+    #[error("slot {0} has nothing that can be recovered; `kdraw verify` shows the damage")]
     Nothing(u32),
     /// The partition gives other bytes than a moment ago.
     #[error(

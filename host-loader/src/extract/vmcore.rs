@@ -53,7 +53,8 @@ pub fn write(
     progress: &mut dyn FnMut(&'static str, u64, u64),
 ) -> Result<Written, ExtractError> {
     let known = scan.known();
-    if known.is_empty() {
+    // Without a page the file still has the notes, and dmesg.txt and metadata.json stand beside it.
+    if scan.chunks == 0 {
         return Err(ExtractError::Nothing(slot.index));
     }
     let (segments, filled) = known.phys_ranges(MAX_SEGMENTS);
