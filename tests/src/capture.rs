@@ -32,6 +32,8 @@ pub struct Capture {
     pub id: [u8; 16],
     /// What is captured.
     pub memory: FakeMemory,
+    /// The kernel's log.
+    pub log: Vec<u8>,
     /// How long writing pages may take; the clock goes on by 1 per look.
     pub budget_us: u64,
 }
@@ -42,6 +44,7 @@ impl Capture {
         Self {
             id: [id; 16],
             memory: FakeMemory::default(),
+            log: LOG.into(),
             budget_us: u64::MAX,
         }
     }
@@ -90,7 +93,8 @@ impl Capture {
             }
         })?;
         dump.text(Kind::Notes, |sink| sink(&notes))?;
-        dump.text(Kind::KernelLog, |sink| sink(LOG.as_bytes()))?;
+        let older = self.log.len().saturating_sub(dump.text_room() as usize);
+        dump.text(Kind::KernelLog, |sink| sink(&self.log[older..]))?;
         let ended = self.pages(&mut dump, &notes, clock)?;
         let (_, unreadable) = dump.frames();
         let why = match ended {

@@ -64,8 +64,8 @@ pub struct FakeDisk {
     pub partition: Range<u64>,
     /// Every write that was done.
     pub writes: Vec<Range<u64>>,
-    /// Flushes that were done.
-    pub flushes: usize,
+    /// How many writes had been done at each flush.
+    pub flushes: Vec<usize>,
     in_flight: Vec<Request>,
     requests: usize,
     random: Random,
@@ -82,7 +82,7 @@ impl FakeDisk {
             mode: Mode::Good,
             partition,
             writes: Vec::new(),
-            flushes: 0,
+            flushes: Vec::new(),
             in_flight: Vec::new(),
             requests: 0,
             random: Random(1),
@@ -120,6 +120,14 @@ impl FakeDisk {
     /// The partition's bytes.
     pub fn partition_bytes(&self) -> &[u8] {
         &self.bytes[self.partition.start as usize..self.partition.end as usize]
+    }
+
+    /// Whether the last write at byte `first` was durable before the last one at byte `then`.
+    pub fn durable_before(&self, first: u64, then: u64) -> bool {
+        let last = |byte| self.writes.iter().rposition(|write| write.start == byte);
+        let between =
+            |flushed: &usize| last(first) < Some(*flushed) && Some(*flushed) <= last(then);
+        last(first).is_some() && self.flushes.iter().any(between)
     }
 
     fn do_it(&mut self, request: &mut Request) -> Result<(), DeviceError> {
@@ -233,7 +241,7 @@ impl BlockDevice for FakeDisk {
                 return Err(DeviceError::Timeout("flush"));
             }
         }
-        self.flushes += 1;
+        self.flushes.push(self.writes.len());
         Ok(())
     }
 }

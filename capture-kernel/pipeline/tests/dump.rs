@@ -115,12 +115,22 @@ fn a_dump_has_every_frame_and_its_parts_in_order() {
     assert_eq!(found.kinds, order);
     // Nothing but the slot was touched.
     let slot = superblock.slot(0).unwrap();
+    let stream_start = slot.stream_start().0;
     let (from, to) = (START + slot.start.0, START + slot.start.0 + slot.len);
     for range in [0..from as usize, to as usize..before.len()] {
         assert!(disk.bytes[range.clone()] == before[range]);
     }
+    // What must be durable before what follows: a header's copies, black box, trailer.
+    let [a, b] = [0, 1].map(|copy| slot.header(copy).0);
+    let trailer = stream_start + told.stream_len - 4096;
+    for (first, then) in [(a, b), (stream_start, stream_start + 4096), (trailer, a)] {
+        assert!(
+            disk.durable_before(START + first, START + then),
+            "{first:#x}"
+        );
+    }
     // Strictly forward: nothing is written twice but the slot's headers.
-    let stream = START + slot.stream_start().0;
+    let stream = START + stream_start;
     let mut ends: Vec<_> = disk.writes.iter().filter(|w| w.start >= stream).collect();
     ends.sort_by_key(|write| write.start);
     assert!(ends.windows(2).all(|pair| pair[0].end == pair[1].start));
@@ -166,6 +176,23 @@ fn a_full_slot_and_a_used_up_budget_end_with_a_trailer() {
         assert!(!found.stored.is_empty());
         assert!(found.stored.len() < frames().count());
         assert!(frames().zip(&found.stored).all(|(a, b)| a == *b));
+    }
+}
+
+#[test]
+fn a_log_of_any_length_leaves_room_for_the_end() {
+    // With 228 KiB of log, the pages would leave room for one block and three are needed.
+    for len in [0, 228 << 10, 700 << 10, 3 << 20] {
+        let superblock = Superblock::new([0x5a; 16], START, MIN_PARTITION, 1, false).unwrap();
+        let mut disk = disk(&superblock);
+        let capture = Capture {
+            log: vec![b'.'; len],
+            ..Capture::new(1)
+        };
+        dump(&capture, &mut disk, &superblock);
+        let found = read(&disk, &superblock, 0);
+        assert_eq!((found.kinds.last(), found.lost), (Some(&Kind::Trailer), 0));
+        assert_eq!(found.kinds.contains(&Kind::KernelLog), len > 0);
     }
 }
 

@@ -49,7 +49,9 @@ fn the_core_is_all_of_memory_behind_its_header() {
     assert_eq!(header.outcome, Outcome::Complete);
     assert_eq!(header.frames, frames().count() as u64);
     assert!(core(&disk, &header) == whole(&[]));
-    // Strictly forward, in large requests.
+    let slot = superblock.slot(0).unwrap().header(0).0;
+    assert!(disk.durable_before(START + DATA_START, START + slot));
+    // In large requests.
     let writes: Vec<_> = disk
         .writes
         .iter()
@@ -76,10 +78,17 @@ fn unreadable_frames_are_zero_and_counted() {
 
 #[test]
 fn what_does_not_fit_is_cut_at_the_end() {
-    // Room for 1 MiB: in the second case, less than the first range.
-    let superblock = superblock(MIN_PARTITION);
-    let (disk, header) = capture(&Capture::new(1), &superblock);
-    assert_eq!(header.outcome, Outcome::Truncated);
+    // To the frame: behind the room lies the second superblock.
+    let need = whole(&[]).len() as u64;
+    for (room, frames_cut) in [(need, 0), (need - FRAME as u64, 1)] {
+        let (_, header) = capture(&Capture::new(1), &superblock(DATA_START + room + 4096));
+        assert_eq!(header.plain_len, room);
+        assert_eq!(header.frames + frames_cut, frames().count() as u64);
+        let complete = header.outcome == Outcome::Complete;
+        assert_eq!(complete, frames_cut == 0);
+    }
+    // Less than the first of the two ranges.
+    let (disk, header) = capture(&Capture::new(1), &superblock(MIN_PARTITION));
     assert_eq!(header.plain_len, 1 << 20);
     let found = core(&disk, &header);
     let kept = header.frames as usize * FRAME;
@@ -90,6 +99,18 @@ fn what_does_not_fit_is_cut_at_the_end() {
     assert_eq!(found[48], 1, "marked as incomplete");
     let filesz = &found[64 + 56 + 32..][..8];
     assert_eq!(filesz, (kept as u64).to_le_bytes());
+}
+
+#[test]
+fn a_log_of_any_length_leaves_room_for_the_proofs() {
+    for len in [100 << 10, 3 << 20] {
+        let with = Capture {
+            log: vec![b'.'; len],
+            ..Capture::new(1)
+        };
+        let (_, header) = capture(&with, &superblock(4 << 20));
+        assert_eq!(header.outcome, Outcome::Complete);
+    }
 }
 
 #[test]

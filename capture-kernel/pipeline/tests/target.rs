@@ -1,5 +1,6 @@
 //! A target that is not what the plan says is refused, and nothing is written.
 
+use kdraw_format::addr::PartOffset;
 use kdraw_format::layout::{BLOCK, LayoutError, START_UNKNOWN, Superblock};
 use kdraw_format::plan::Target;
 use kdraw_pipeline::partition::{Partition, TargetError};
@@ -124,4 +125,32 @@ fn either_superblock_opens_and_a_table_need_not_be_there() {
         Capture::new(1).onto(&mut disk, &superblock()),
         Ok(Some(_))
     ));
+}
+
+#[test]
+fn a_write_that_leaves_the_partition_is_refused() {
+    let mut disk = FakeDisk::signed(DISK, &superblock());
+    let clock = FakeClock::new(100);
+    let plan = target(&superblock());
+    let mut partition = Partition::open(&mut disk, &clock, &plan, buffers(1)).unwrap();
+    for (at, len) in [
+        (LEN - 4096, 8192),
+        (LEN, 4096),
+        (u64::MAX - 4095, 4096),
+        (u64::MAX - START + 1, 4096),
+        (8, 4096),
+        (0, 0),
+    ] {
+        let at = PartOffset(at);
+        let buffer = partition.buffer().unwrap();
+        let refused = partition.write(at, buffer, len).err();
+        let len = len as u64;
+        assert_eq!(refused, Some(TargetError::OutOfBounds { at, len }));
+    }
+    let buffer = partition.buffer().unwrap();
+    partition
+        .write(PartOffset(LEN - 4096), buffer, 4096)
+        .unwrap();
+    partition.flush().unwrap();
+    assert_eq!(disk.writes.len(), 1);
 }
