@@ -9,7 +9,7 @@
         clippy::arithmetic_side_effects
     )
 )]
-//! Select, compress, seal and write a dump.
+//! Seals a dump and writes it. Selection and compression will have their place here.
 //!
 //! The pipeline knows traits, not devices: [`ports`] says what it needs of a machine.
 //! [`partition`] is the one way to the target; [`dump`] writes one dump into a slot of it;
