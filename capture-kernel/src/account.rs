@@ -4,7 +4,6 @@
 use kdraw_boards::machine::Machine;
 use kdraw_format::addr::PhysRange;
 use kdraw_format::black_box::{CPU_RECORD, tag};
-use kdraw_format::plan::Plan;
 use kdraw_format::records::RecordWriter;
 use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::notes::PrStatus;
@@ -16,26 +15,48 @@ use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
 use crate::entry::EntryState;
 use crate::evidence::Evidence;
+use crate::trust::Trusted;
 
 /// Bytes of the black box kept for the end of the log, however many CPUs there are.
 const LOG_TAIL: usize = 16 << 10;
 
-/// The crashed kernel, as far as it can be understood.
+/// The crashed kernel, as far as it can be understood, and the circumstances.
 pub struct Account<'a> {
+    entry: &'a EntryState,
+    machine: Machine<'a>,
+    trusted: &'a Trusted,
+    notes: &'a [u8],
     info: Option<Vmcoreinfo<'a>>,
     virt: Option<VirtMem<&'a Evidence>>,
-    notes: &'a [u8],
 }
 
 impl<'a> Account<'a> {
     /// Looks at the merged `notes` and at memory through them.
-    pub fn new(notes: &'a [u8], evidence: &'a Evidence) -> Self {
+    pub fn new(
+        entry: &'a EntryState,
+        machine: Machine<'a>,
+        trusted: &'a Trusted,
+        notes: &'a [u8],
+        evidence: &'a Evidence,
+    ) -> Self {
         let info = Vmcoreinfo::from_notes(notes);
         let layout = info
             .as_ref()
             .and_then(|info| KernelLayout::from_vmcoreinfo(info).ok());
         let virt = layout.map(|layout| VirtMem::new(evidence, layout));
-        Self { info, virt, notes }
+        Self {
+            entry,
+            machine,
+            trusted,
+            notes,
+            info,
+            virt,
+        }
+    }
+
+    /// The merged ELF notes.
+    pub fn notes(&self) -> &'a [u8] {
+        self.notes
     }
 
     /// The kernel's log, if it can be read.
@@ -58,15 +79,8 @@ impl<'a> Account<'a> {
     }
 
     /// Writes the black box's records, the most telling first.
-    pub fn black_box(
-        &self,
-        machine: &Machine<'_>,
-        plan: &Plan,
-        entry: &EntryState,
-        mpidr: u64,
-        crash_region: &PhysRange,
-        records: &mut RecordWriter<'_>,
-    ) {
+    pub fn black_box(&self, records: &mut RecordWriter<'_>) {
+        let (entry, plan) = (self.entry, &self.trusted.plan);
         let mut text = |tag, text: &str| records.put(tag, &[text.as_bytes()]);
         if let Some(reason) = self.reason().headline() {
             text(tag::REASON, reason);
@@ -79,7 +93,7 @@ impl<'a> Account<'a> {
                 text(tag::BUILD_ID, id);
             }
         }
-        text(tag::MODEL, machine.model().unwrap_or_default());
+        text(tag::MODEL, self.machine.model().unwrap_or_default());
         text(tag::HOSTNAME, &plan.hostname);
         text(tag::PAYLOAD_VERSION, env!("CARGO_PKG_VERSION"));
         if let Some(time) = self.info.as_ref().and_then(Vmcoreinfo::crash_time) {
@@ -102,12 +116,21 @@ impl<'a> Account<'a> {
             records.put(tag::UNAME, &parts);
         }
         let vhe = entry.level == 2 && !entry.el2_regime;
-        let state = [mpidr, u64::from(entry.level), u64::from(vhe), entry.sctlr];
+        let state = [
+            entry.mpidr,
+            u64::from(entry.level),
+            u64::from(vhe),
+            entry.sctlr,
+        ];
         records.put(
             tag::ENTRY,
             &state.map(u64::to_le_bytes).each_ref().map(|v| &v[..]),
         );
-        let region = [crash_region.start.0, crash_region.end.0].map(u64::to_le_bytes);
+        let region = [
+            self.trusted.crash_region.start.0,
+            self.trusted.crash_region.end.0,
+        ]
+        .map(u64::to_le_bytes);
         records.put(tag::CRASH_REGION, &region.each_ref().map(|v| &v[..]));
         records.put(tag::PAYLOAD_HASH, &[&plan.image.checksum.to_le_bytes()]);
         for (number, cpu) in (0u32..).zip(PrStatus::all(self.notes)) {

@@ -15,6 +15,8 @@ unsafe extern "C" {
 pub struct EntryState {
     /// Physical address of the device tree; 0: nobody said.
     pub dtb: u64,
+    /// MPIDR_EL1 of the CPU that panicked, and runs the payload.
+    pub mpidr: u64,
     /// SCTLR_ELx as the dead kernel left it.
     pub sctlr: u64,
     /// Exception level, 1 or 2.

@@ -1,10 +1,12 @@
 //! The crashed kernel's memory, mapped read-only: the only place that reads it.
 
 use kdraw_format::addr::{PhysAddr, PhysRange};
-use kdraw_linux::elfcorehdr::{MAX_RANGES, MemoryMap};
+use kdraw_format::memory_map::{Fate, MapEntry};
+use kdraw_linux::elfcorehdr::{DropReason, ElfCoreHdr, MAX_DROPPED, MAX_RANGES, MemoryMap};
 use kdraw_linux::memory::{PhysMem, Unreadable};
 
-use crate::mmu::{self, MapError, Use};
+use crate::console::say;
+use crate::mmu::{self, Use};
 
 unsafe extern "C" {
     /// Copies `len` bytes, a multiple of 64 and not 0; returns 0, or 1 if the source faulted.
@@ -16,24 +18,68 @@ unsafe extern "C" {
 /// What evidence_copy moves at once.
 const LINE: usize = 64;
 
-/// The mapped evidence.
+/// The mapped evidence, and what the elfcorehdr claims beyond it.
 #[derive(Debug, Default)]
 pub struct Evidence {
     ranges: heapless::Vec<(PhysRange, usize), MAX_RANGES>,
+    left_out: heapless::Vec<MapEntry, MAX_DROPPED>,
 }
 
 impl Evidence {
-    /// Maps every range of `map`; those that cannot be mapped are told to `dropped`.
-    pub fn map(map: &MemoryMap, mut dropped: impl FnMut(PhysRange, MapError)) -> Self {
+    /// Maps the memory that `header` claims, without the crash region, and says on the console
+    /// what is left out.
+    pub fn map(header: &ElfCoreHdr<'_>, crash_region: PhysRange) -> Self {
+        let map = MemoryMap::new(header.loads(), &[crash_region], mmu::physical_limit());
         let mut this = Self::default();
+        for dropped in map.dropped() {
+            let (start, end) = (dropped.claim.start, dropped.claim.start.0);
+            let end = PhysAddr(end.wrapping_add(dropped.claim.len));
+            let fate = match dropped.why {
+                DropReason::Empty | DropReason::Wraps | DropReason::Misaligned => Fate::Malformed,
+                DropReason::AbovePhysicalLimit => Fate::Unreachable,
+                DropReason::TooMany => Fate::NoRoom,
+            };
+            this.leave_out(PhysRange { start, end }, fate, &dropped.why);
+        }
         for range in map.ranges() {
             match mmu::map(*range, Use::ReadOnly) {
                 // Cannot be full: the map has no more ranges than this.
                 Ok(seen) => drop(this.ranges.push((*range, seen.as_ptr().addr()))),
-                Err(error) => dropped(*range, error),
+                Err(error) => this.leave_out(*range, Fate::Unreachable, &error),
             }
         }
         this
+    }
+
+    fn leave_out(&mut self, range: PhysRange, fate: Fate, why: &dyn core::fmt::Display) {
+        say!(
+            "memory from {} to {} is left out: {why}",
+            range.start,
+            range.end
+        );
+        // What does not fit was said at least.
+        let _ = self.left_out.push(MapEntry { range, fate });
+    }
+
+    /// How many claimed ranges are left out.
+    pub fn left_out(&self) -> usize {
+        self.left_out.len()
+    }
+
+    /// Bytes of evidence.
+    pub fn total(&self) -> u64 {
+        self.ranges()
+            .map(|range| range.len())
+            .fold(0, u64::saturating_add)
+    }
+
+    /// The dump's memory map: what is mapped, then what is left out.
+    pub fn map_entries(&self) -> impl Iterator<Item = MapEntry> {
+        let memory = self.ranges().map(|range| MapEntry {
+            range,
+            fate: Fate::Memory,
+        });
+        memory.chain(self.left_out.iter().copied())
     }
 
     /// The ranges that are mapped, in order.

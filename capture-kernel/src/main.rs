@@ -29,18 +29,16 @@ mod trust;
 use aarch64_cpu::registers::{MPIDR_EL1, Readable as _};
 use core::fmt::Write as _;
 use kdraw_boards::machine::Machine;
-use kdraw_format::addr::PhysRange;
 use kdraw_format::black_box::BLACK_BOX_CHUNK;
 use kdraw_format::checksum::Checksum;
 use kdraw_format::chunk::Kind;
-use kdraw_format::memory_map::{Fate, MapEntry};
 use kdraw_format::slot::{Epitaph, EpitaphKind, SlotHeader};
-use kdraw_linux::elfcorehdr::{DropReason, ElfCoreHdr, ElfCoreHdrError, MAX_DROPPED, MemoryMap};
+use kdraw_linux::elfcorehdr::{ElfCoreHdr, ElfCoreHdrError};
 use kdraw_linux::notes::merge_notes;
-use kdraw_pipeline::dump::{Dump, choose_slot, write_journal};
+use kdraw_pipeline::dump::{Dump, PagesEnded, choose_slot, write_journal};
 use kdraw_pipeline::partition::{Partition, TargetError};
 use kdraw_pipeline::plain::{Core, Kernel};
-use kdraw_pipeline::ports::{Clock as _, DeviceError};
+use kdraw_pipeline::ports::{Clock as _, Deadline, DeviceError};
 
 use account::Account;
 use clock::Counter;
@@ -55,6 +53,8 @@ const DEFAULT_BUDGET_S: u32 = 3600;
 /// With less room in the slot than this, only the end of the kernel's log is kept that fits: any
 /// log fits otherwise.
 const WHOLE_LOG: u64 = 64 << 20;
+/// The affinity fields of MPIDR_EL1: Aff0 to Aff3.
+const AFFINITY: u64 = 0xff_00ff_ffff;
 /// Room for the notes of all CPUs and VMCOREINFO: about 140 CPUs.
 const NOTES_LEN: usize = 64 << 10;
 
@@ -91,6 +91,7 @@ extern "C" fn kdraw_main(
     let el2_regime = level_and_regime >> 8 != 0;
     let entry = EntryState {
         dtb,
+        mpidr: MPIDR_EL1.get(),
         sctlr,
         level: level_and_regime as u8,
         el2_regime,
@@ -111,198 +112,63 @@ extern "C" fn kdraw_main(
 
 /// The main sequence.
 fn capture(entry: &EntryState) -> Result<(), Refusal> {
+    let mut phases = Phases::default();
     let tree = trust::device_tree(entry.dtb)?;
     let machine = Machine::from_dtb(tree).map_err(trust::Distrust::from)?;
     psci::find(&machine);
     console::find(&machine);
-    let mpidr = MPIDR_EL1.get();
-    let vhe = if entry.level == 2 && !entry.el2_regime {
-        " with VHE"
-    } else {
-        ""
-    };
-    say!(
-        "capture {} at EL{}{vhe}, CPU {:#x}, {}",
-        env!("CARGO_PKG_VERSION"),
-        entry.level,
-        mpidr & 0xff_00ff_ffff,
-        machine.model().unwrap_or("unknown board")
-    );
-    defmt::info!(
-        "entered at EL{=u8}, SCTLR {=u64:#x}, MPIDR {=u64:#x}",
-        entry.level,
-        entry.sctlr,
-        mpidr
-    );
-    let mut phases = Phases::default();
-
+    introduce(entry, &machine);
     let trusted = trust::check(&machine, tree, entry.dtb)?;
     phases.ended("trust");
 
     let header = ElfCoreHdr::parse(trusted.elfcorehdr)?;
-    let map = MemoryMap::new(
-        header.loads(),
-        &[trusted.crash_region],
-        mmu::physical_limit(),
-    );
-    let mut fates = heapless::Vec::<MapEntry, { MAX_DROPPED }>::new();
-    for dropped in map.dropped() {
-        note_dropped(
-            &mut fates,
-            dropped.claim.start.0,
-            dropped.claim.len,
-            dropped.why,
-        );
-    }
-    let evidence = Evidence::map(&map, |range, error| {
-        say!("memory at {} is left out: {error}", range.start);
-        let _ = fates.push(MapEntry {
-            range,
-            fate: Fate::Unreachable,
-        });
-    });
-    let total: u64 = evidence.ranges().map(|range| range.len()).sum();
+    let evidence = Evidence::map(&header, trusted.crash_region);
     let mut notes = NOTES.lock();
     let merged = merge_notes(&header, &&evidence, &mut *notes);
-    let notes = notes.get(..merged.len).unwrap_or_default();
     defmt::info!(
-        "{=u64} bytes of evidence; notes: {=u32} CPUs, {=u32} silent, {=u32} unreadable, {=u32} left out",
-        total,
+        "notes: {=u32} CPUs, {=u32} silent, {=u32} unreadable, {=u32} left out",
         merged.cpus,
         merged.silent,
         merged.unreadable,
         merged.left_out
     );
-    let account = Account::new(notes, &evidence);
+    let notes = notes.get(..merged.len).unwrap_or_default();
+    let account = Account::new(entry, machine, &trusted, notes, &evidence);
     phases.ended("evidence");
 
-    let place = Place::find(&machine, &trusted.plan.target, trusted.crash_region)
-        .map_err(Refusal::TargetNode)?;
-    let out_of_memory = DeviceError::Unusable("no memory for its rings");
-    let mut disk = place.bring_up(dma::small().ok_or(out_of_memory)?)?;
+    let target = &trusted.plan.target;
+    let place = Place::find(&machine, target, trusted.crash_region).map_err(Refusal::TargetNode)?;
+    let no_memory = DeviceError::Unusable("no memory for its rings");
+    let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
     let buffers = core::iter::from_fn(dma::chunk);
-    let mut partition = Partition::open(&mut disk, &Counter, &trusted.plan.target, buffers)?;
+    let mut partition = Partition::open(&mut disk, &Counter, target, buffers)?;
     let dump_id = dump_id(&trusted.plan.seed);
     phases.ended("target");
 
     let Some((slot, old)) = choose_slot(&mut partition)? else {
         write_journal(&mut partition, dump_id, |records| {
-            account.black_box(
-                &machine,
-                &trusted.plan,
-                entry,
-                mpidr,
-                &trusted.crash_region,
-                records,
-            );
+            account.black_box(records)
         })?;
         say!("every slot holds a dump that was not extracted: only the black box was written");
         return Ok(());
     };
-    say!("writing {} MiB into slot {}", total >> 20, slot.index);
+    let total = evidence.total() >> 20;
+    say!("writing {total} MiB into slot {}", slot.index);
     let dump = Dump::begin(&mut partition, slot, &old, dump_id)?;
     epitaph::prepare(Grave {
         place,
-        target: trusted.plan.target.clone(),
+        target: target.clone(),
         slot,
         header: dump.header().clone(),
     });
-    let mut write = |dump: Dump<'_, '_>| -> Result<SlotHeader, TargetError> {
-        let mut dump = dump;
-        dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, |records| {
-            account.black_box(
-                &machine,
-                &trusted.plan,
-                entry,
-                mpidr,
-                &trusted.crash_region,
-                records,
-            );
-        })?;
-        dump.flush()?;
-        phases.ended("black_box");
-        dump.text(Kind::MemoryMap, |sink| {
-            for range in evidence.ranges() {
-                sink(
-                    &MapEntry {
-                        range,
-                        fate: Fate::Memory,
-                    }
-                    .encode(),
-                );
-            }
-            for entry in &fates {
-                sink(&entry.encode());
-            }
-        })?;
-        dump.text(Kind::Notes, |sink| sink(notes))?;
-        if let Some(log) = account.log() {
-            let room = dump.text_room();
-            dump.text(Kind::KernelLog, |mut sink| {
-                if room < WHOLE_LOG {
-                    log.write_tail(room, &mut sink);
-                } else {
-                    log.write(&mut sink);
-                }
-            })?;
-        }
-        phases.ended("log");
-
-        let budget = match trusted.plan.budget_s {
-            0 => DEFAULT_BUDGET_S,
-            seconds => seconds,
-        };
-        let deadline = Counter.deadline(u64::from(budget).saturating_mul(1_000_000));
-        let mut ended = Ok(());
-        if let Some(place) = dump.superblock().plain_core() {
-            let (layout, image) = account.layout();
-            let kernel = Kernel {
-                layout,
-                image,
-                notes,
-            };
-            let incomplete = !fates.is_empty();
-            let core = Core::begin(&mut dump, place, evidence.ranges(), &kernel, incomplete)?;
-            epitaph::header_is_now(dump.header());
-            ended = core.write(&mut dump, &evidence, deadline)?;
-        } else {
-            for range in evidence.ranges() {
-                ended = dump.pages(&range, &evidence, deadline)?;
-                if ended.is_err() {
-                    break;
-                }
-            }
-        }
-        phases.ended("pages");
-
-        let mut why = heapless::String::<128>::new();
-        let (_, unreadable) = dump.frames();
-        if let Err(ended) = ended {
-            let _ = write!(why, "{ended}");
-        } else if unreadable > 0 || !fates.is_empty() {
-            let _ = write!(
-                why,
-                "{unreadable} frames unreadable, {} ranges left out",
-                fates.len()
-            );
-        }
-        let faults = exception::evidence_faults();
-        defmt::info!("pages written, {=u64} faults on the way", faults);
-        dump.text(Kind::PayloadLog, |sink| sink(log::bytes()))?;
-        let why = Some(why.as_str()).filter(|why| !why.is_empty());
-        dump.close(why, fates.len() as u64, &phases.text)
-    };
-    match write(dump) {
-        Ok(header) => {
-            say!(
-                "dump complete: {} of {} MiB, {} frames unreadable, {} ms; resetting",
-                header.frames >> 8,
-                total >> 20,
-                header.unreadable,
-                header.elapsed_us / 1000
-            );
-            Ok(())
-        }
+    let deadline = budget(trusted.plan.budget_s);
+    match write(dump, &account, &evidence, deadline, &mut phases) {
+        Ok(header) => say!(
+            "dump complete: {} of {total} MiB, {} frames unreadable, {} ms; resetting",
+            header.frames >> 8,
+            header.unreadable,
+            header.elapsed_us / 1000
+        ),
         Err(error) => {
             let mut message = heapless::String::new();
             let _ = write!(message, "{error}");
@@ -313,27 +179,124 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
             })
         }
     }
+    Ok(())
 }
 
-/// Notes a range of the elfcorehdr that is not captured, and says so.
-fn note_dropped(
-    fates: &mut heapless::Vec<MapEntry, MAX_DROPPED>,
-    start: u64,
-    len: u64,
-    why: DropReason,
-) {
-    use kdraw_format::addr::PhysAddr;
-    say!("memory at {start:#x}, {len:#x} bytes, is left out: it {why}");
-    let fate = match why {
-        DropReason::Empty | DropReason::Wraps | DropReason::Misaligned => Fate::Malformed,
-        DropReason::AbovePhysicalLimit => Fate::Unreachable,
-        DropReason::TooMany => Fate::NoRoom,
+/// Says who is here.
+fn introduce(entry: &EntryState, machine: &Machine<'_>) {
+    let vhe = if entry.level == 2 && !entry.el2_regime {
+        " with VHE"
+    } else {
+        ""
     };
-    let range = PhysRange {
-        start: PhysAddr(start),
-        end: PhysAddr(start.wrapping_add(len)),
+    say!(
+        "capture {} at EL{}{vhe}, CPU {:#x}, {}",
+        env!("CARGO_PKG_VERSION"),
+        entry.level,
+        entry.mpidr & AFFINITY,
+        machine.model().unwrap_or("unknown board")
+    );
+    defmt::info!(
+        "entered at EL{=u8}, SCTLR {=u64:#x}, MPIDR {=u64:#x}",
+        entry.level,
+        entry.sctlr,
+        entry.mpidr
+    );
+}
+
+/// Writes the dump in its order of worth: black box, memory map, notes, log, pages, and the end.
+fn write(
+    mut dump: Dump<'_, '_>,
+    account: &Account<'_>,
+    evidence: &Evidence,
+    deadline: Deadline,
+    phases: &mut Phases,
+) -> Result<SlotHeader, TargetError> {
+    dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, |records| {
+        account.black_box(records);
+    })?;
+    dump.flush()?;
+    phases.ended("black_box");
+
+    dump.text(Kind::MemoryMap, |sink| {
+        evidence
+            .map_entries()
+            .for_each(|entry| sink(&entry.encode()));
+    })?;
+    dump.text(Kind::Notes, |sink| sink(account.notes()))?;
+    if let Some(log) = account.log() {
+        let room = dump.text_room();
+        dump.text(Kind::KernelLog, |mut sink| {
+            if room < WHOLE_LOG {
+                log.write_tail(room, &mut sink);
+            } else {
+                log.write(&mut sink);
+            }
+        })?;
+    }
+    phases.ended("log");
+
+    let ended = pages(&mut dump, account, evidence, deadline)?;
+    phases.ended("pages");
+
+    let mut why = heapless::String::<128>::new();
+    let (_, unreadable) = dump.frames();
+    let left_out = evidence.left_out();
+    // Cannot overflow: both texts are shorter than 128 bytes.
+    let _ = match ended {
+        Err(ended) => write!(why, "{ended}"),
+        Ok(()) if unreadable > 0 || left_out > 0 => {
+            write!(
+                why,
+                "{unreadable} frames unreadable, {left_out} ranges left out"
+            )
+        }
+        Ok(()) => Ok(()),
     };
-    let _ = fates.push(MapEntry { range, fate });
+    let faults = exception::evidence_faults();
+    defmt::info!("pages written, {=u64} faults on the way", faults);
+    dump.text(Kind::PayloadLog, |sink| sink(log::bytes()))?;
+    let why = Some(why.as_str()).filter(|why| !why.is_empty());
+    dump.close(why, left_out as u64, &phases.text)
+}
+
+/// Writes every page of the evidence: as chunks, or on a plain partition as a raw ELF core.
+fn pages(
+    dump: &mut Dump<'_, '_>,
+    account: &Account<'_>,
+    evidence: &Evidence,
+    deadline: Deadline,
+) -> Result<Result<(), PagesEnded>, TargetError> {
+    if let Some(place) = dump.superblock().plain_core() {
+        let (layout, image) = account.layout();
+        let notes = account.notes();
+        let kernel = Kernel {
+            layout,
+            image,
+            notes,
+        };
+        let incomplete = evidence.left_out() > 0;
+        let core = Core::begin(dump, place, evidence.ranges(), &kernel, incomplete)?;
+        epitaph::header_is_now(dump.header());
+        return core.write(dump, evidence, deadline);
+    }
+    for range in evidence.ranges() {
+        let ended = dump.pages(&range, evidence, deadline)?;
+        if ended.is_err() {
+            return Ok(ended);
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// When the capture gives up on further pages.
+fn budget(seconds: u32) -> Deadline {
+    let seconds = if seconds == 0 {
+        DEFAULT_BUDGET_S
+    } else {
+        seconds
+    };
+    Counter.deadline(u64::from(seconds).saturating_mul(1_000_000))
 }
 
 /// This dump's id: the plan's random seed and the moment, so that two crashes after one load
