@@ -249,7 +249,8 @@ fn command_line(machine: &Machine<'_>) -> Command {
         ])
         .arg("-object")
         .arg(format!(
-            "memory-backend-file,id=ram,size={}M,mem-path={},share=on",
+            // Real RAM is there from the start: no capture pays for the host's page faults.
+            "memory-backend-file,id=ram,size={}M,mem-path={},share=on,prealloc=on",
             machine.mem_mib,
             machine.ram.display()
         ))
