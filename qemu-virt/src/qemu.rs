@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -82,6 +83,7 @@ pub struct Qemu {
     started: Instant,
     deadline: Instant,
     sockets: PathBuf,
+    ram: PathBuf,
 }
 
 impl Qemu {
@@ -125,6 +127,7 @@ impl Qemu {
             started,
             deadline: started + budget,
             sockets: machine.sockets.to_path_buf(),
+            ram: machine.ram.to_path_buf(),
         })
     }
 
@@ -196,21 +199,27 @@ impl Qemu {
         Ok(())
     }
 
+    /// Reads guest memory at a physical address.
+    pub fn memory(&self, address: u64, length: usize) -> Result<Vec<u8>> {
+        let offset = address.checked_sub(RAM_BASE).context("no RAM there")?;
+        let mut bytes = vec![0; length];
+        File::open(&self.ram)?.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
     /// Overwrites guest memory at a physical address through the debug port, so that QEMU also
     /// drops what it has translated from there.
     pub fn patch(&self, address: u64, words: &[u32]) -> Result<()> {
         let mut stream = UnixStream::connect(self.sockets.join("gdb"))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let bytes: String = words
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .map(|b| format!("{b:02x}"))
-            .collect();
         debugger_request(&mut stream, "Qqemu.PhyMemMode:1")?;
-        debugger_request(
-            &mut stream,
-            &format!("M{address:x},{:x}:{bytes}", words.len() * 4),
-        )?;
+        // QEMU takes packets of 4 KiB at the most.
+        for (at, words) in (address..).step_by(512).zip(words.chunks(128)) {
+            let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+            let bytes: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+            let length = words.len() * 4;
+            debugger_request(&mut stream, &format!("M{at:x},{length:x}:{bytes}"))?;
+        }
         // Detaching lets the guest, which the connection stopped, run on.
         debugger_request(&mut stream, "D")
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::layout::{BLOCK, Superblock};
+use kdraw_format::plan::{PLAN_LEN, Plan, Seal};
 
 use super::boot::{self, Boot};
 use super::{KernelChoice, Loader, Panic, Place, Scenario, init};
@@ -57,6 +58,8 @@ struct Case {
     earlier: Option<&'static [&'static str]>,
     /// What of the dump partition may differ from what it was when the guest waited, or at boot.
     written: Written,
+    /// The payload captures all the same.
+    captures: bool,
 }
 
 const CASE: Case = Case {
@@ -68,6 +71,7 @@ const CASE: Case = Case {
     says: &[],
     earlier: None,
     written: Written::Nothing,
+    captures: false,
 };
 
 const CASES: &[Case] = &[
@@ -158,7 +162,9 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "plan-corrupted",
-        act: Some(|_, boot, qemu| qemu.patch(plan_address(boot)? + 0x100, &[0xdead_beef])),
+        act: Some(|_, boot, qemu| {
+            qemu.patch(segment_address(boot, "plan")? + 0x100, &[0xdead_beef])
+        }),
         says: &["nothing is captured: plan damaged"],
         ..CASE
     },
@@ -167,6 +173,15 @@ const CASES: &[Case] = &[
         act: Some(|_, _, qemu| qemu.stop_disk()),
         says: &["did not answer in time"],
         written: Written::Partition,
+        ..CASE
+    },
+    Case {
+        name: "unreadable-memory",
+        // A mebibyte behind the end of RAM, where QEMU answers every load with an abort.
+        act: Some(|_, boot, qemu| claim_more_memory(boot, qemu, 1 << 20)),
+        says: &["256 frames unreadable"],
+        written: Written::Partition,
+        captures: true,
         ..CASE
     },
     Case {
@@ -273,8 +288,13 @@ fn check_end(case: &Case, boot: &Boot) -> Result<()> {
     if boot.payload().is_empty() {
         bail!("no line of the payload; last: {}", boot.tail());
     }
-    if boot.find("dump complete").is_some() {
-        bail!("the payload captured instead of refusing");
+    if boot.find("dump complete").is_some() != case.captures {
+        let did = if case.captures {
+            "did not capture"
+        } else {
+            "captured"
+        };
+        bail!("the payload {did}; last: {}", boot.tail());
     }
     Ok(())
 }
@@ -308,16 +328,44 @@ fn scenario(case: &Case) -> Scenario {
     }
 }
 
-/// Returns where `kdraw load` said that the plan lies: `plan  0xSTART-0xEND …`.
-fn plan_address(boot: &Boot) -> Result<u64> {
+/// Lets the last memory range of the loaded elfcorehdr reach `more` bytes further, and seals the
+/// plan anew over it, as a mistaken firmware table and an honest loader would leave them.
+fn claim_more_memory(boot: &Boot, qemu: &mut Qemu, more: u64) -> Result<()> {
+    const PHDR: usize = 56;
+    let plan_at = segment_address(boot, "plan")?;
+    let header_at = segment_address(boot, "elfcorehdr")?;
+    let mut plan = Plan::decode(&qemu.memory(plan_at, PLAN_LEN)?)?;
+    let mut header = qemu.memory(header_at, plan.elfcorehdr.len as usize)?;
+    // p_filesz and p_memsz of the last program header.
+    let last = header
+        .len()
+        .checked_sub(PHDR)
+        .context("no program header")?;
+    for field in [last + 32, last + 40] {
+        let (size, _) = header[field..]
+            .split_first_chunk_mut::<8>()
+            .context("cut")?;
+        *size = (u64::from_le_bytes(*size) + more).to_le_bytes();
+    }
+    plan.elfcorehdr = Seal::of(&header);
+    let mut block = [0; PLAN_LEN];
+    plan.encode(&mut block);
+    qemu.patch(header_at, &words(&header))?;
+    qemu.patch(plan_at, &words(&block))
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    let words = bytes.as_chunks().0.iter();
+    words.map(|word| u32::from_le_bytes(*word)).collect()
+}
+
+/// Returns where `kdraw load` said that a segment lies: `NAME  0xSTART-0xEND …`.
+fn segment_address(boot: &Boot, name: &str) -> Result<u64> {
     let mut lines = boot.lines.iter().map(|line| line.text.split_whitespace());
-    let range = lines.find_map(|mut words| (words.next() == Some("plan")).then(|| words.next())?);
+    let range = lines.find_map(|mut words| (words.next() == Some(name)).then(|| words.next())?);
     let start = range.and_then(|range| range.split('-').next()?.strip_prefix("0x"));
-    u64::from_str_radix(
-        start.context("`kdraw load` did not say where the plan is")?,
-        16,
-    )
-    .context("the plan's address is no number")
+    let start = start.with_context(|| format!("`kdraw load` did not say where the {name} is"))?;
+    u64::from_str_radix(start, 16).with_context(|| format!("the {name}'s address is no number"))
 }
 
 /// Offsets of both superblocks on the dump partition.
