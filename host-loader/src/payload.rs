@@ -17,10 +17,17 @@ const MAGIC: &[u8] = b"ARM\x64";
 /// The longest image that makes sense, in bytes.
 const MAX_IMAGE: u64 = 3 << 20;
 
+/// Bytes with the alignment that an ELF reader expects; `include_bytes!` gives none.
+#[cfg(kdraw_payload)]
+#[repr(C, align(16))]
+struct Aligned<B: ?Sized>(B);
+
+#[cfg(kdraw_payload)]
+static ELF: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/capture.elf")));
 #[cfg(kdraw_payload)]
 const EMBEDDED: Option<(&[u8], &[u8])> = Some((
     include_bytes!(concat!(env!("OUT_DIR"), "/capture.img")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/capture.elf")),
+    &ELF.0,
 ));
 #[cfg(not(kdraw_payload))]
 const EMBEDDED: Option<(&[u8], &[u8])> = None;
