@@ -56,6 +56,14 @@ pub fn check_dump(
         let last = |text: String| text.lines().last().unwrap_or_default().to_owned();
         outcome.check_result(command, output.map(last));
     }
+    let info = kdraw(scenario, Command::new(&dist.kdraw).arg("info").arg(image));
+    let decoded = info.and_then(|text| {
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.contains("INFO entered at EL"));
+        line.map(|line| line.trim().to_owned())
+            .context("`kdraw info` does not show the payload's log")
+    });
+    outcome.check_result("payload-log", decoded);
     let mut found = Vec::new();
     let folder = place.file("extracted");
     let started = std::time::Instant::now();
