@@ -210,7 +210,8 @@ fn print_black_box(found: &BlackBox) {
     if let Some(entry) = &found.entry {
         println!(
             "  entered      on CPU {:#x} at EL{}{}",
-            entry.mpidr,
+            // Aff3 to Aff0; the other bits say nothing of which CPU it is.
+            entry.mpidr & 0xff_00ff_ffff,
             entry.exception_level,
             if entry.vhe { " with VHE" } else { "" }
         );
