@@ -37,7 +37,7 @@ fn program() -> Result<PathBuf> {
     let program = root.join("bin/cargo-deny");
     if !program.exists() {
         let _lock = material::lock()?;
-        say("building cargo-deny from crates.io (some minutes)");
+        say("building cargo-deny (some minutes)");
         run::quiet(
             Command::new("cargo")
                 .args(["install", "--locked", "--root"])

@@ -77,7 +77,7 @@ impl Apt {
                     KEYRINGS[0]
                 )
             })?;
-        let mirror = mirror::find();
+        let mirror = mirror::find()?;
         let mut sources = String::new();
         for kind in ["deb", "deb-src"] {
             let mut add = |address: &str, suite: &str| {

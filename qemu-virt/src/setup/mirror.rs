@@ -5,10 +5,9 @@
 
 use std::path::Path;
 
-use crate::run;
+use anyhow::{Context, Result};
 
-/// Mirror used where the machine has no Debian sources of its own.
-const DEFAULT: &str = "http://deb.debian.org/debian";
+use crate::run;
 
 /// The Debian archive as seen from this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,13 +18,13 @@ pub struct Mirror {
     pub security: Option<String>,
 }
 
-/// Finds the mirror: `KDRAW_DEBIAN_MIRROR`, the machine's apt settings, or the default.
-pub fn find() -> Mirror {
+/// Finds the mirror: `KDRAW_DEBIAN_MIRROR`, or the machine's apt settings.
+pub fn find() -> Result<Mirror> {
     if let Ok(main) = std::env::var("KDRAW_DEBIAN_MIRROR") {
-        return Mirror {
+        return Ok(Mirror {
             main: trimmed(&main),
             security: None,
-        };
+        });
     }
     let mut sources = Vec::new();
     let mut files = vec![Path::new("/etc/apt/sources.list").to_path_buf()];
@@ -40,14 +39,17 @@ pub fn find() -> Mirror {
             _ => {}
         }
     }
-    choose(&sources)
+    choose(&sources).context(
+        "no Debian archive among this machine's apt sources; name one: \
+         KDRAW_DEBIAN_MIRROR=http://…/debian",
+    )
 }
 
 /// One source of packages: its address and its suites.
 type Source = (String, Vec<String>);
 
 /// Picks the Debian archive and its security archive among all sources.
-fn choose(sources: &[Source]) -> Mirror {
+fn choose(sources: &[Source]) -> Option<Mirror> {
     const SUITES: [&str; 6] = ["bookworm", "trixie", "forky", "sid", "stable", "oldstable"];
     let has = |suites: &[String], suffix: &str| {
         suites.iter().any(|suite| {
@@ -62,10 +64,10 @@ fn choose(sources: &[Source]) -> Mirror {
             .find(|(_, suites)| has(suites, suffix))
             .map(|(address, _)| trimmed(address))
     };
-    Mirror {
-        main: find("").unwrap_or_else(|| DEFAULT.to_owned()),
+    Some(Mirror {
+        main: find("")?,
         security: find("-security"),
-    }
+    })
 }
 
 /// Reads `deb [options] ADDRESS SUITE component…` lines.
@@ -144,7 +146,7 @@ mod tests {
                      deb-src http://src.example/debian bookworm main\n\
                      deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian/ bookworm main\n\
                      deb https://sec.example/debian-security bookworm-security main\n";
-        assert_eq!(choose(&one_line(lines)), want);
+        assert_eq!(choose(&one_line(lines)).as_ref(), Some(&want));
 
         let stanzas = "Types: deb\nURIs: https://node.example/node\nSuites: nodistro\n\n\
                        Types: deb\nURIs: http://off.example/debian\nSuites: trixie\nEnabled: no\n\n\
@@ -152,18 +154,12 @@ mod tests {
                        Suites: trixie\n trixie-updates\nComponents: main\n\n\
                        Types: deb\nURIs: https://sec.example/debian-security/\n\
                        Suites: trixie-security\n";
-        assert_eq!(choose(&deb822(stanzas)), want);
+        assert_eq!(choose(&deb822(stanzas)), Some(want));
     }
 
     #[test]
-    fn falls_back_to_the_default_where_debian_is_not_among_the_sources() {
-        let mirror = choose(&one_line("deb http://archive.example/ubuntu noble main\n"));
-        assert_eq!(
-            mirror,
-            Mirror {
-                main: DEFAULT.to_owned(),
-                security: None
-            }
-        );
+    fn finds_none_where_debian_is_not_among_the_sources() {
+        let lines = "deb http://archive.example/ubuntu noble main\n";
+        assert_eq!(choose(&one_line(lines)), None);
     }
 }
