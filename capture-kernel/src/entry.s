@@ -225,7 +225,6 @@ linked:
     mov     x2, x20
     mov     x3, x21
     orr     x4, x22, x23, lsl #8
-    mov     x5, x25
     bl      kdraw_main
     b       reset_now
 

@@ -3,7 +3,7 @@
 
 use kdraw_boards::machine::Machine;
 use kdraw_boards::{Error as TreeError, guard};
-use kdraw_format::addr::{FRAME_SIZE, PhysAddr, PhysRange};
+use kdraw_format::addr::{PhysAddr, PhysRange};
 use kdraw_format::checksum::image_checksum;
 use kdraw_format::plan::{PLAN_LEN, Plan, PlanError, Seal};
 
@@ -122,7 +122,6 @@ fn unchanged(what: &'static str, found: &[u8], seal: &Seal) -> Result<(), Distru
 fn bytes(range: PhysRange) -> Result<&'static [u8], MapError> {
     let seen = mmu::map(range, Use::ReadOnly)?;
     let len = range.len() as usize;
-    debug_assert!(range.len() < FRAME_SIZE << 20);
     // SAFETY: `map` just mapped these bytes read-only, for good; they belong to segments in the
     // crash region, which nobody writes: the dead kernel is dead and the payload works in its
     // image only. A fault on memory that is not there ends in an epitaph.
