@@ -22,6 +22,7 @@
 //! - [`walk`]: reads a stream chunk by chunk, over damage and past it.
 //! - [`plan`]: what `kdraw load` leaves for the payload.
 //! - [`partition_table`]: finds partitions in a GPT or MBR.
+//! - [`working_memory`]: how much of the crash region the payload works in.
 //!
 //! # A dump
 //!
@@ -45,3 +46,4 @@ pub mod records;
 pub mod slot;
 pub mod trailer;
 pub mod walk;
+pub mod working_memory;
