@@ -13,8 +13,10 @@
 //!
 //! The pipeline knows traits, not devices: [`ports`] says what it needs of a machine.
 //! [`partition`] is the one way to the target; [`dump`] writes one dump into a slot of it;
-//! [`plain`] writes the raw core of a plain partition beside it.
+//! [`plain`] writes the raw core of a plain partition beside it. [`crew`] is how the first CPU and
+//! the others hand tasks to each other.
 
+pub mod crew;
 pub mod dump;
 pub mod partition;
 pub mod plain;

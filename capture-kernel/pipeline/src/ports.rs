@@ -146,3 +146,35 @@ pub trait BlockDevice {
     /// [`DeviceError::Timeout`] at `deadline`, or what the device answered.
     fn flush(&mut self, clock: &dyn Clock, deadline: Deadline) -> Result<(), DeviceError>;
 }
+
+/// Work that another CPU can do: it owns its buffers, and doing it is computation over evidence
+/// that is only read.
+pub trait Task: Send {
+    /// What it takes to do it again with other buffers.
+    type Order: Send;
+
+    /// What it takes to do it again.
+    fn order(&self) -> Self::Order;
+}
+
+/// Other CPUs that work on tasks. No method waits.
+///
+/// Each task that was handed over comes back exactly once: done from [`Crew::collect`], or as
+/// its order from [`Crew::overdue`]; then its buffers are lost.
+pub trait Crew<T: Task> {
+    /// How many workers there are that have not been given up; 0 on one CPU.
+    fn workers(&self) -> usize;
+
+    /// Hands a task to a worker.
+    ///
+    /// # Errors
+    /// The task comes back if no worker takes one now.
+    fn offer(&mut self, task: T) -> Result<(), T>;
+
+    /// Takes a finished task, if there is one.
+    fn collect(&mut self) -> Option<T>;
+
+    /// Gives up a worker that has been silent for too long, and returns one of its tasks' orders
+    /// for somebody else to do again; `None` if there is none.
+    fn overdue(&mut self) -> Option<T::Order>;
+}
