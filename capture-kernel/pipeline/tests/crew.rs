@@ -78,11 +78,11 @@ fn threads_do_every_task_once() {
         let started = Instant::now();
         let mut left = TASKS;
         while left > 0 && started.elapsed() < Duration::from_secs(60) {
-            if let Some(task) = waiting.pop() {
-                if let Err(task) = crew.offer(task) {
-                    waiting.push(task);
-                    thread::yield_now();
-                }
+            if let Some(task) = waiting.pop()
+                && let Err(task) = crew.offer(task)
+            {
+                waiting.push(task);
+                thread::yield_now();
             }
             while let Some(task) = crew.collect() {
                 assert_eq!(task.result, Some(task.of * task.of));
