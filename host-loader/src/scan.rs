@@ -188,8 +188,8 @@ impl Scan {
                     }
                     let set = match run.content {
                         Content::Stored => &mut self.stored,
-                        Content::Zero => &mut self.zero,
-                        Content::Unreadable => &mut self.unreadable,
+                        Content::Filled(0) => &mut self.zero,
+                        Content::Unreadable | Content::Filled(_) => &mut self.unreadable,
                     };
                     set.add(run.first, frames);
                 }
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn frames_are_sorted_by_what_is_told_of_them() {
-        let contents = [Content::Zero, Content::Stored, Content::Unreadable];
+        let contents = [Content::Filled(0), Content::Stored, Content::Unreadable];
         let runs = [0, 1, 2].map(|index| Run {
             first: Pfn(0x40000 + 16 * index as u64),
             frames: 1 + index as u32,

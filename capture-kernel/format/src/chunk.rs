@@ -27,7 +27,7 @@
 //! | 84 | 12 | reserved, 0 |
 //! | 96 | 16 | authentication tag if encrypted, else 0 |
 //! | 112 | 16 | reserved, 0 |
-//! | 128 | 16 × runs | runs: first frame (u64), frames (u32), content (u8), class (u8), reserved (u16) |
+//! | 128 | 16 × runs | runs: first frame (u64), frames (u32), content (u8), class (u8), fill byte (u8), reserved (u8) |
 
 use crate::addr::{FRAME_SIZE, Pfn};
 use crate::bytes::{Get, Put};
@@ -121,38 +121,82 @@ pub enum Codec {
     Lz4,
 }
 
-/// What pages are worth, most valuable first.
+impl Codec {
+    /// The codec of a number, if there is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Raw),
+            1 => Some(Self::Lz4),
+            _ => None,
+        }
+    }
+}
+
+/// What pages are worth, most valuable first: the order in which a dump holds them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Not classified: treated as kernel memory.
     #[default]
     Unclassified = 0,
-    /// Kernel image and page tables.
+    /// Kernel page tables and image data.
     KernelCore = 1,
-    /// Stacks, task structures, slab.
+    /// Per-CPU areas, stacks, task structures, slab.
     KernelData = 2,
     /// Other kernel pages.
     Kernel = 3,
-    /// Page cache.
-    Cache = 4,
-    /// User memory.
-    User = 5,
+    /// Page cache with private data (buffer heads).
+    CachePrivate = 4,
+    /// Other page cache.
+    Cache = 5,
+    /// User memory: anonymous and hugetlb.
+    User = 6,
     /// Free pages.
-    Free = 6,
+    Free = 7,
 }
 
 impl Class {
-    const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            0 => Self::Unclassified,
-            1 => Self::KernelCore,
-            2 => Self::KernelData,
-            3 => Self::Kernel,
-            4 => Self::Cache,
-            5 => Self::User,
-            6 => Self::Free,
-            _ => return None,
-        })
+    /// All classes, most valuable first.
+    pub const ALL: [Self; 8] = [
+        Self::Unclassified,
+        Self::KernelCore,
+        Self::KernelData,
+        Self::Kernel,
+        Self::CachePrivate,
+        Self::Cache,
+        Self::User,
+        Self::Free,
+    ];
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// A set of classes, as one byte: bit n is the class of number n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassSet(pub u8);
+
+impl ClassSet {
+    /// Adds a class.
+    pub fn insert(&mut self, class: Class) {
+        self.0 |= 1u8.checked_shl(class as u32).unwrap_or(0);
+    }
+
+    /// Whether a class is in it.
+    pub fn contains(self, class: Class) -> bool {
+        self.0 & 1u8.checked_shl(class as u32).unwrap_or(0) != 0
+    }
+
+    /// Whether no class is in it.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Its classes, most valuable first.
+    pub fn iter(self) -> impl Iterator<Item = Class> {
+        Class::ALL
+            .into_iter()
+            .filter(move |class| self.contains(*class))
     }
 }
 
@@ -164,8 +208,28 @@ pub enum Content {
     Stored,
     /// Nothing: reading them faulted.
     Unreadable,
-    /// Nothing: all their bytes are zero.
-    Zero,
+    /// Nothing: all their bytes are this one.
+    Filled(u8),
+}
+
+impl Content {
+    /// Its number, and the byte beside it.
+    const fn numbers(self) -> (u8, u8) {
+        match self {
+            Self::Stored => (0, 0),
+            Self::Unreadable => (1, 0),
+            Self::Filled(byte) => (2, byte),
+        }
+    }
+
+    const fn from_numbers(content: u8, byte: u8) -> Option<Self> {
+        Some(match content {
+            0 => Self::Stored,
+            1 => Self::Unreadable,
+            2 => Self::Filled(byte),
+            _ => return None,
+        })
+    }
 }
 
 /// Consecutive frames of one fate.
@@ -186,7 +250,7 @@ impl Run {
     pub fn stored_len(&self) -> u64 {
         match self.content {
             Content::Stored => u64::from(self.frames).saturating_mul(FRAME_SIZE),
-            Content::Unreadable | Content::Zero => 0,
+            Content::Unreadable | Content::Filled(_) => 0,
         }
     }
 }
@@ -275,32 +339,73 @@ pub struct ChunkSpec<'a> {
     pub raw_len: usize,
 }
 
+/// A chunk's body, padded and summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Body {
+    header_len: usize,
+    stored_len: usize,
+    chunk_len: usize,
+    checksum: u64,
+}
+
+/// Pads and sums the data that stands at [`data_offset`] of `runs` in `buffer`: all of the
+/// sealing that can be done before it is known where in the stream the chunk will stand.
+///
+/// # Errors
+/// [`ChunkError::TooLarge`] if it does not fit `buffer` or [`MAX_CHUNK`].
+pub fn seal_body(buffer: &mut [u8], runs: usize, stored_len: usize) -> Result<Body, ChunkError> {
+    if runs > MAX_RUNS {
+        return Err(ChunkError::TooLarge);
+    }
+    let header_len = data_offset(runs);
+    let chunk_len = header_len
+        .checked_add(stored_len)
+        .and_then(|end| end.checked_next_multiple_of(BLOCK))
+        .filter(|len| *len <= MAX_CHUNK)
+        .ok_or(ChunkError::TooLarge)?;
+    let body = buffer
+        .get_mut(header_len..chunk_len)
+        .ok_or(ChunkError::TooLarge)?;
+    body.get_mut(stored_len..)
+        .ok_or(ChunkError::TooLarge)?
+        .fill(0);
+    Ok(Body {
+        header_len,
+        stored_len,
+        chunk_len,
+        checksum: checksum(body),
+    })
+}
+
 /// Makes a chunk of a buffer whose data already stands at [`data_offset`]: pads, writes the
 /// header and runs, and sums. Returns the chunk's length.
 ///
 /// # Errors
 /// [`ChunkError::TooLarge`] if it does not fit `buffer` or [`MAX_CHUNK`].
 pub fn seal(buffer: &mut [u8], spec: &ChunkSpec<'_>) -> Result<usize, ChunkError> {
-    if spec.runs.len() > MAX_RUNS {
+    let body = seal_body(buffer, spec.runs.len(), spec.stored_len)?;
+    seal_header(buffer, spec, &body)
+}
+
+/// Writes the header and runs over a body that [`seal_body`] made in the same buffer. Returns
+/// the chunk's length.
+///
+/// # Errors
+/// [`ChunkError::TooLarge`] if the body is not `spec`'s: other runs, another length.
+pub fn seal_header(
+    buffer: &mut [u8],
+    spec: &ChunkSpec<'_>,
+    body: &Body,
+) -> Result<usize, ChunkError> {
+    let Body {
+        header_len,
+        chunk_len,
+        ..
+    } = *body;
+    if header_len != data_offset(spec.runs.len()) || body.stored_len != spec.stored_len {
         return Err(ChunkError::TooLarge);
     }
-    let header_len = data_offset(spec.runs.len());
-    let data_end = header_len
-        .checked_add(spec.stored_len)
-        .ok_or(ChunkError::TooLarge)?;
-    let chunk_len = data_end
-        .checked_next_multiple_of(BLOCK)
-        .ok_or(ChunkError::TooLarge)?;
-    if chunk_len > MAX_CHUNK {
-        return Err(ChunkError::TooLarge);
-    }
-    let chunk = buffer.get_mut(..chunk_len).ok_or(ChunkError::TooLarge)?;
-    let (header, body) = chunk
-        .split_at_mut_checked(header_len)
-        .ok_or(ChunkError::TooLarge)?;
-    body.get_mut(spec.stored_len..)
-        .ok_or(ChunkError::TooLarge)?
-        .fill(0);
+    let header = buffer.get_mut(..header_len).ok_or(ChunkError::TooLarge)?;
     let narrow = |value: usize| u32::try_from(value).map_err(|_| ChunkError::TooLarge);
     let class = spec
         .runs
@@ -311,7 +416,7 @@ pub fn seal(buffer: &mut [u8], spec: &ChunkSpec<'_>) -> Result<usize, ChunkError
     let mut put = Put::new(header);
     put.bytes(&MAGIC)
         .u64(0)
-        .u64(checksum(body))
+        .u64(body.checksum)
         .u16(VERSION)
         .u16(spec.kind.number())
         .u8(spec.codec as u8)
@@ -328,11 +433,13 @@ pub fn seal(buffer: &mut [u8], spec: &ChunkSpec<'_>) -> Result<usize, ChunkError
         .u32(narrow(chunk_len)?)
         .zeros(HEADER.saturating_sub(84));
     for run in spec.runs {
+        let (content, byte) = run.content.numbers();
         put.u64(run.first.0)
             .u32(run.frames)
-            .u8(run.content as u8)
+            .u8(content)
             .u8(run.class as u8)
-            .u16(0);
+            .u8(byte)
+            .u8(0);
     }
     put.finish();
     let sum = checksum(header.get(16..).unwrap_or_default());
@@ -378,11 +485,7 @@ impl ChunkHeader {
         if version != VERSION {
             return Err(ChunkError::Version(version));
         }
-        let codec = match codec {
-            0 => Codec::Raw,
-            1 => Codec::Lz4,
-            _ => return Err(ChunkError::Nonsense("codec")),
-        };
+        let codec = Codec::from_number(codec).ok_or(ChunkError::Nonsense("codec"))?;
         if encryption != 0 {
             return Err(ChunkError::Nonsense("encryption scheme"));
         }
@@ -437,13 +540,9 @@ impl ChunkHeader {
         bytes.chunks_exact(RUN).map(|bytes| {
             let mut get = Get::new(bytes);
             let (first, frames) = (Pfn(get.u64()), get.u32());
-            let content = match get.u8() {
-                0 => Content::Stored,
-                1 => Content::Unreadable,
-                2 => Content::Zero,
-                _ => return None,
-            };
-            let class = Class::from_number(get.u8())?;
+            let (content, class, byte) = (get.u8(), get.u8(), get.u8());
+            let content = Content::from_numbers(content, byte)?;
+            let class = Class::from_number(class)?;
             Some(Run {
                 first,
                 frames,

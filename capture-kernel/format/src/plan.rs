@@ -22,9 +22,13 @@
 //! | 112 | 8 | creation, seconds since 1970 |
 //! | 120 | 64 | host name, UTF-8, zero-padded |
 //! | 184 | 512 | device-tree path of the target's controller or PCI host bridge |
+//! | 696 | 1 | dump level, makedumpfile's bits 0 to 31 |
+//! | 697 | 1 | codec of page chunks: 0 raw, 1 LZ4 |
+//! | 698 | 2 | CPUs to use at most, 0: all |
 
 use crate::bytes::{Get, Put};
 use crate::checksum::{block_is_whole, checksum, seal_block};
+use crate::chunk::Codec;
 use crate::layout::VERSION;
 
 /// Bytes in a plan.
@@ -45,6 +49,9 @@ pub enum PlanError {
     /// A plan for another version of the payload.
     #[error("plan of version {0}, this payload reads version {VERSION}")]
     Version(u16),
+    /// A setting that this version does not know.
+    #[error("plan's {0} is none that this payload knows")]
+    Nonsense(&'static str),
 }
 
 /// A PCI function's place.
@@ -134,6 +141,12 @@ pub struct Plan {
     pub created: u64,
     /// The machine's name.
     pub hostname: heapless::String<64>,
+    /// Which pages are left out: makedumpfile's dump level, 0 to 31.
+    pub level: u8,
+    /// How page chunks are packed.
+    pub codec: Codec,
+    /// How many CPUs the payload may use; 0: all.
+    pub cpus: u16,
 }
 
 impl Plan {
@@ -163,6 +176,9 @@ impl Plan {
             .u64(self.created)
             .text(&self.hostname, 64)
             .text(&self.target.controller, MAX_PATH)
+            .u8(self.level)
+            .u8(self.codec as u8)
+            .u16(self.cpus)
             .finish();
         seal_block(block);
     }
@@ -205,6 +221,11 @@ impl Plan {
         let (budget_s, created) = (get.u32(), get.u64());
         let hostname = get.text(64);
         let controller = get.text(MAX_PATH);
+        let (level, codec, cpus) = (get.u8(), get.u8(), get.u16());
+        let codec = Codec::from_number(codec).ok_or(PlanError::Nonsense("codec"))?;
+        if level > 31 {
+            return Err(PlanError::Nonsense("dump level"));
+        }
         Ok(Self {
             image,
             device_tree,
@@ -221,6 +242,9 @@ impl Plan {
             budget_s,
             created,
             hostname,
+            level,
+            codec,
+            cpus,
         })
     }
 }
@@ -251,12 +275,21 @@ mod tests {
             budget_s: 600,
             created: 1_763_600_000,
             hostname: heapless::String::try_from("böard").unwrap(),
+            level: 31,
+            codec: Codec::Lz4,
+            cpus: 3,
         };
         let mut block = [0; PLAN_LEN];
         plan.encode(&mut block);
         assert_eq!(Plan::decode(&block), Ok(plan.clone()));
         block[4000] ^= 1;
         assert_eq!(Plan::decode(&block), Err(PlanError::Damaged));
+        let absurd = Plan {
+            level: 32,
+            ..plan.clone()
+        };
+        absurd.encode(&mut block);
+        assert_eq!(Plan::decode(&block), Err(PlanError::Nonsense("dump level")));
         let on_soc = Plan {
             target: Target {
                 pci: None,

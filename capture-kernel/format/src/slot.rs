@@ -18,6 +18,10 @@
 //! | 104 | 80 | epitaph: ELR, ESR, FAR, SP, LR, SPSR, time µs, three reserved |
 //! | 184 | 8 | extraction time, seconds since 1970 |
 //! | 192 | 256 | epitaph's message, UTF-8, zero-padded |
+//! | 448 | 1 | dump level, makedumpfile's bits 0 to 31 |
+//! | 449 | 1 | classes left out because the slot is too small, [`ClassSet`] |
+//! | 450 | 6 | reserved, 0 |
+//! | 456 | 8 | frames of one repeated byte, told by their runs |
 //!
 //! The payload writes *writing* before the first chunk and the outcome after the trailer is
 //! durable. `kdraw extract` sets *extracted* after its files are durable. A slot is free when
@@ -25,6 +29,7 @@
 
 use crate::bytes::{Get, Put};
 use crate::checksum::{block_is_whole, seal_block};
+use crate::chunk::ClassSet;
 use crate::layout::{BLOCK, VERSION};
 
 const MAGIC: [u8; 8] = *b"KDRAWSL\0";
@@ -114,6 +119,12 @@ pub struct SlotHeader {
     pub plain_len: u64,
     /// The payload's last words, if it failed.
     pub epitaph: Epitaph,
+    /// The dump level: which classes were not wanted, as makedumpfile's bits 0 to 31.
+    pub level: u8,
+    /// The classes that were wanted and left out, because the slot is too small for them.
+    pub left_out: ClassSet,
+    /// Frames that hold one repeated byte: their runs tell it, no data is stored.
+    pub filled: u64,
 }
 
 impl SlotHeader {
@@ -166,6 +177,10 @@ impl SlotHeader {
             .zeros(24)
             .u64(self.extracted.unwrap_or(0))
             .text(&self.epitaph.message, 256)
+            .u8(self.level)
+            .u8(self.left_out.0)
+            .zeros(6)
+            .u64(self.filled)
             .finish();
         seal_block(block);
     }
@@ -224,6 +239,10 @@ impl SlotHeader {
         let when = get.u64();
         header.extracted = extracted.then_some(when);
         header.epitaph.message = get.text(256);
+        header.level = get.u8();
+        header.left_out = ClassSet(get.u8());
+        get.skip(6);
+        header.filled = get.u64();
         (get.finish() && header.index == index).then_some(header)
     }
 
@@ -264,6 +283,9 @@ mod tests {
                 at_us: 7,
                 message: heapless::String::try_from("data abort").unwrap(),
             },
+            level: 31,
+            left_out: ClassSet(0x80),
+            filled: 66,
         }
     }
 

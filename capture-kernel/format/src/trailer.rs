@@ -9,6 +9,7 @@
 
 use crate::bytes::{Get, Put};
 use crate::checksum::checksum;
+use crate::chunk::Class;
 
 /// The tags of the trailer's records.
 pub mod tag {
@@ -19,6 +20,49 @@ pub mod tag {
     pub const PHASES: u16 = 2;
     /// Text: why the dump is not complete; absent if it is.
     pub const TRUNCATED: u16 = 3;
+    /// u64 × 3 for each class that was found, see [`super::ClassCount`].
+    pub const CLASSES: u16 = 4;
+    /// Text: pages that were taken as kernel memory because something about them was
+    /// implausible: `reason=pages` lines; absent if there were none.
+    pub const DOUBTS: u16 = 5;
+}
+
+/// Bytes of a [`ClassCount`].
+pub const CLASS_COUNT: usize = 24;
+
+/// What became of the frames of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassCount {
+    /// The class.
+    pub class: Class,
+    /// Frames of it in the evidence.
+    pub found: u64,
+    /// Frames of it in the dump: stored or told to be filled.
+    pub kept: u64,
+}
+
+impl ClassCount {
+    /// Writes {class u64, found u64, kept u64}.
+    pub fn encode(&self) -> [u8; CLASS_COUNT] {
+        let mut bytes = [0; CLASS_COUNT];
+        let mut put = Put::new(&mut bytes);
+        put.u64(self.class as u64).u64(self.found).u64(self.kept);
+        put.finish();
+        bytes
+    }
+
+    /// Reads the record's entries; those of unknown classes are passed over.
+    pub fn decode_all(data: &[u8]) -> impl Iterator<Item = Self> {
+        data.chunks_exact(CLASS_COUNT).filter_map(|bytes| {
+            let mut get = Get::new(bytes);
+            let class = usize::try_from(get.u64()).ok()?;
+            Some(Self {
+                class: *Class::ALL.get(class)?,
+                found: get.u64(),
+                kept: get.u64(),
+            })
+        })
+    }
 }
 
 /// Why a core's checksum chunk cannot be used.
@@ -156,6 +200,19 @@ mod tests {
             last = Some(sequence);
         }
         assert_eq!(last, Some(896));
+    }
+
+    #[test]
+    fn class_counts_round_trip_and_unknown_classes_are_passed_over() {
+        let count = ClassCount {
+            class: Class::Cache,
+            found: 7,
+            kept: 5,
+        };
+        let mut data = [0; 2 * CLASS_COUNT];
+        data[..CLASS_COUNT].copy_from_slice(&count.encode());
+        data[CLASS_COUNT] = 200;
+        assert!(ClassCount::decode_all(&data).eq([count]));
     }
 
     #[test]

@@ -350,7 +350,8 @@ impl<'p, 'a> Dump<'p, 'a> {
             for run in &runs {
                 let count = match run.content {
                     Content::Stored => &mut self.header.frames,
-                    Content::Unreadable | Content::Zero => &mut self.header.unreadable,
+                    Content::Filled(_) => &mut self.header.filled,
+                    Content::Unreadable => &mut self.header.unreadable,
                 };
                 *count = count.saturating_add(u64::from(run.frames));
             }

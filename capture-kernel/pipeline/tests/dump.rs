@@ -80,7 +80,7 @@ fn read(disk: &FakeDisk, superblock: &Superblock, index: u32) -> Found {
                         found.stored.push(pfn);
                     }
                     Content::Unreadable => found.unreadable.push(pfn),
-                    Content::Zero => panic!("no frame is told to be zero"),
+                    Content::Filled(_) => panic!("no frame is told to be filled"),
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::addr::PhysRange;
+use kdraw_format::chunk::Codec;
 
 use crate::exit::Verdict;
 use crate::load::elfcorehdr;
@@ -59,6 +60,9 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         budget_s: args.budget,
         created: text::now(),
         hostname: system.hostname(),
+        level: 0,
+        codec: Codec::Raw,
+        cpus: 0,
     };
     let loadable = Loadable::build(&machine, &payload, &notes, settings)?;
     print(&loadable, machine.crash_region);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use kdraw_format::chunk::Codec;
 use kdraw_format::plan::{PLAN_LEN, Seal};
 
 use crate::commands::payload::write_new;
@@ -48,6 +49,9 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         budget_s: args.budget,
         created: text::now(),
         hostname: system.hostname(),
+        level: 0,
+        codec: Codec::Raw,
+        cpus: 0,
     };
     // Another loader writes device tree and elfcorehdr: they cannot be sealed here.
     let plan = plan(&payload, Seal::default(), Seal::default(), settings);

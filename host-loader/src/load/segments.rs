@@ -6,6 +6,7 @@
 //! (`kimage_alloc_crash_control_pages` in `kernel/kexec_core.c`) and the load fails without.
 
 use kdraw_format::addr::{PhysAddr, PhysRange};
+use kdraw_format::chunk::Codec;
 use kdraw_format::plan::{PLAN_LEN, Plan, Seal, Target};
 
 use crate::error::Error;
@@ -35,6 +36,12 @@ pub struct Settings {
     pub created: u64,
     /// The machine's name, cut to 64 bytes.
     pub hostname: String,
+    /// makedumpfile's dump level, 0 to 31.
+    pub level: u8,
+    /// How page chunks are packed.
+    pub codec: Codec,
+    /// CPUs to use at most; 0: all.
+    pub cpus: u16,
 }
 
 /// Segments ready to be loaded.
@@ -130,6 +137,9 @@ pub fn plan(payload: &Payload, device_tree: Seal, elfcorehdr: Seal, settings: Se
         budget_s: settings.budget_s,
         created: settings.created,
         hostname,
+        level: settings.level,
+        codec: settings.codec,
+        cpus: settings.cpus,
     }
 }
 
