@@ -173,9 +173,14 @@ impl Qemu {
     /// Stops the disk: it takes requests and answers none. (The limit of one byte per second lets
     /// the first request through and every other wait for hours.)
     pub fn stop_disk(&self) -> Result<()> {
-        self.request(
-            r#"{"execute":"block_set_io_throttle","arguments":{"device":"disk","bps":1,"bps_rd":0,"bps_wr":0,"iops":0,"iops_rd":0,"iops_wr":0}}"#,
-        )
+        self.limit_disk(1)
+    }
+
+    /// Limits the disk's speed, in bytes per second; 0 is no limit.
+    pub fn limit_disk(&self, speed: u64) -> Result<()> {
+        self.request(&format!(
+            r#"{{"execute":"block_set_io_throttle","arguments":{{"device":"disk","bps":{speed},"bps_rd":0,"bps_wr":0,"iops":0,"iops_rd":0,"iops_wr":0}}}}"#,
+        ))
     }
 
     /// Sends a request of the QEMU Machine Protocol and waits for its reply.

@@ -219,7 +219,7 @@ fn check_vmcore(
 }
 
 /// Checks that the extracted log is the one that the console showed, to its last line.
-fn check_dmesg(path: &Path, boot: &Boot) -> Result<String> {
+pub fn check_dmesg(path: &Path, boot: &Boot) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let panic = boot.panic_line().context("the console showed no panic")?;
     let message = panic.message();

@@ -24,6 +24,7 @@ pub mod refusals;
 pub mod result;
 pub mod stock_kexec;
 pub mod tools;
+pub mod unfinished;
 
 pub use place::Place;
 use result::Outcome;

@@ -1,16 +1,18 @@
-//! What kdraw must refuse: each case with the message it owes the user, and nothing written.
+//! What kdraw must refuse: each case with the message it owes the user, and nothing written. And
+//! what may befall a capture halfway: each case with what must be left of the dump.
 //!
-//! A case is a script for `/init` and, while the guest waits, something done to the machine from
-//! outside. [`CASES`] is the table.
+//! A case is a script for `/init` and something done to the machine from outside, while the guest
+//! waits or when the payload says a certain thing. [`CASES`] is the table.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::layout::{BLOCK, Superblock};
 use kdraw_format::plan::{PLAN_LEN, Plan, Seal};
+use kdraw_format::slot::{EpitaphKind, Outcome};
 
 use super::boot::{self, Boot};
-use super::{KernelChoice, Loader, Panic, Place, Scenario, init};
+use super::{KernelChoice, Loader, Panic, Place, Scenario, init, unfinished};
 use crate::disk::{DUMP, Disk};
 use crate::dist::Dist;
 use crate::material::Suite;
@@ -29,8 +31,20 @@ const PAUSE: &str = "sync\necho 'guest: pause'\nread answer\n";
 /// Panics without filling memory.
 const CRASH: &str = "kdraw-guest fill=0 cache=/init tmpfs=/fill panic=sysrq cpu=0\n";
 
-/// Something done to the machine while the guest waits.
-type Act = fn(&Disk, &Boot, &mut Qemu) -> Result<()>;
+/// The payload says this when its capture has failed.
+const FAILED: &str = "the capture failed";
+/// A disk of this many bytes per second is at work long enough for something to happen meanwhile.
+const SLOW: u64 = 32 << 20;
+
+/// What is there to act on, besides the machine.
+struct Scene<'a> {
+    dist: &'a Dist,
+    disk: &'a Disk,
+    boot: &'a Boot,
+}
+
+/// Something done to the machine from outside.
+type Act = fn(&Scene<'_>, &mut Qemu) -> Result<()>;
 
 /// What a refusal may write.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +63,10 @@ struct Case {
     /// The kernel's `crashkernel=`; empty for none.
     crashkernel: &'static str,
     script: &'static [&'static str],
+    /// What is done while the guest waits.
     act: Option<Act>,
+    /// What is done when a line of the payload has these words.
+    later: &'static [(&'static str, Act)],
     /// The step of the script that must fail; none where the payload has to refuse.
     fails: Option<&'static str>,
     /// What the console must show.
@@ -60,6 +77,8 @@ struct Case {
     written: Written,
     /// The payload captures all the same.
     captures: bool,
+    /// What the slot's header must say of a dump that was begun and not ended.
+    left: Option<(Outcome, EpitaphKind)>,
 }
 
 const CASE: Case = Case {
@@ -67,11 +86,13 @@ const CASE: Case = Case {
     crashkernel: "8M",
     script: &[ARMED, PAUSE, CRASH],
     act: None,
+    later: &[],
     fails: None,
     says: &[],
     earlier: None,
     written: Written::Nothing,
     captures: false,
+    left: None,
 };
 
 const CASES: &[Case] = &[
@@ -129,56 +150,94 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "signature-gone",
-        act: Some(|disk, _, _| erase_superblocks(disk)),
+        act: Some(|scene, _| erase_superblocks(scene.disk)),
         says: &["not signed for kdraw"],
         ..CASE
     },
     Case {
         name: "uuid-differs",
-        act: Some(|disk, _, _| rewrite_superblocks(disk, |superblock| superblock.uuid[0] ^= 1)),
+        act: Some(|scene, _| rewrite_superblocks(scene.disk, |superblock| superblock.uuid[0] ^= 1)),
         says: &["UUID is not the plan's"],
         ..CASE
     },
     Case {
         name: "range-differs",
-        act: Some(|disk, _, _| {
-            rewrite_superblocks(disk, |superblock| superblock.partition_start += 1 << 20)
+        act: Some(|scene, _| {
+            rewrite_superblocks(scene.disk, |superblock| {
+                superblock.partition_start += 1 << 20
+            })
         }),
         says: &["superblock was written for byte"],
         ..CASE
     },
     Case {
         name: "partition-moved",
-        act: Some(|disk, _, _| disk.move_dump_partition()),
+        act: Some(|scene, _| scene.disk.move_dump_partition()),
         says: &["no partition at byte"],
         ..CASE
     },
     Case {
         name: "payload-corrupted",
         // A word in the middle of the image's code.
-        act: Some(|_, boot, qemu| qemu.patch(boot.crash_region.start + 0x8010, &[0xdead_beef])),
+        act: Some(|scene, qemu| qemu.patch(scene.boot.crash_region.start + 0x8010, &[0xdead_beef])),
         says: &["the payload's image was changed"],
         ..CASE
     },
     Case {
         name: "plan-corrupted",
-        act: Some(|_, boot, qemu| {
-            qemu.patch(segment_address(boot, "plan")? + 0x100, &[0xdead_beef])
+        act: Some(|scene, qemu| {
+            qemu.patch(segment_address(scene.boot, "plan")? + 0x100, &[0xdead_beef])
         }),
         says: &["nothing is captured: plan damaged"],
         ..CASE
     },
     Case {
         name: "disk-dead",
-        act: Some(|_, _, qemu| qemu.stop_disk()),
+        act: Some(|_, qemu| qemu.stop_disk()),
         says: &["did not answer in time"],
         written: Written::Partition,
         ..CASE
     },
     Case {
+        name: "disk-silent",
+        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
+        later: &[(unfinished::WRITING, stop_disk_halfway)],
+        says: &[
+            "a request was never completed",
+            "the slot's header could not be written",
+        ],
+        written: Written::Partition,
+        left: Some((Outcome::Writing, EpitaphKind::None)),
+        ..CASE
+    },
+    Case {
+        name: "disk-silent-for-a-while",
+        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
+        later: &[
+            (unfinished::WRITING, stop_disk_halfway),
+            (FAILED, |_, qemu| qemu.limit_disk(0)),
+        ],
+        says: &["a request was never completed", "the slot's header says so"],
+        written: Written::Partition,
+        left: Some((Outcome::Failed, EpitaphKind::Device)),
+        ..CASE
+    },
+    Case {
+        name: "payload-fault",
+        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
+        later: &[(unfinished::WRITING, break_payload_halfway)],
+        says: &[
+            "the capture failed: undefined instruction",
+            "the slot's header says so",
+        ],
+        written: Written::Partition,
+        left: Some((Outcome::Failed, EpitaphKind::Fault)),
+        ..CASE
+    },
+    Case {
         name: "unreadable-memory",
         // A mebibyte behind the end of RAM, where QEMU answers every load with an abort.
-        act: Some(|_, boot, qemu| claim_more_memory(boot, qemu, 1 << 20)),
+        act: Some(|scene, qemu| claim_more_memory(scene.boot, qemu, 1 << 20)),
         says: &["256 frames unreadable"],
         written: Written::Partition,
         captures: true,
@@ -228,7 +287,10 @@ pub fn play(name: &str, dist: &Dist, place: &Place) -> Result<String> {
             bail!("`kdraw list` shows no journal record:\n{list}");
         }
     }
-    Ok(said)
+    match case.left {
+        Some(left) => unfinished::check(left, dist, place, &disk, &boot),
+        None => Ok(said),
+    }
 }
 
 /// Boots the guest with a script, acting on the machine where the script waits.
@@ -246,13 +308,19 @@ fn boot(case: &Case, script: &[&str], dist: &Dist, place: &Place, disk: &Disk) -
     let machine = super::machine(&scenario, &kernel, place, disk, &initramfs, &command_line);
     let mut waited = false;
     let mut watch = |line: &Line, boot: &Boot, qemu: &mut Qemu| {
+        let scene = Scene { dist, disk, boot };
         if line.text == "guest: pause" {
             if let Some(act) = case.act {
-                act(disk, boot, qemu)?;
+                act(&scene, qemu)?;
             }
             disk.keep_copy()?;
             waited = true;
             qemu.type_text("\n")?;
+        }
+        for (words, act) in case.later {
+            if line.text.starts_with("kdraw: ") && line.text.contains(words) {
+                act(&scene, qemu)?;
+            }
         }
         Ok(())
     };
@@ -326,6 +394,20 @@ fn scenario(case: &Case) -> Scenario {
         plain: false,
         loader: Loader::Kdraw,
     }
+}
+
+fn stop_disk_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
+    unfinished::wait_until_halfway(scene.disk)?;
+    qemu.stop_disk()
+}
+
+/// Makes the payload's copy loop an instruction that does not exist (Arm ARM C6.2, UDF).
+fn break_payload_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
+    const UDF: u32 = 0;
+    unfinished::wait_until_halfway(scene.disk)?;
+    let offset =
+        unfinished::copy_loop(scene.dist)? - unfinished::payload_symbol(scene.dist, "_start")?;
+    qemu.patch(scene.boot.crash_region.start + offset, &[UDF])
 }
 
 /// Lets the last memory range of the loaded elfcorehdr reach `more` bytes further, and seals the
