@@ -18,6 +18,8 @@
 
 pub mod crew;
 pub mod dump;
+pub mod frames;
+pub mod lz4;
 pub mod partition;
 pub mod plain;
 pub mod ports;
