@@ -36,4 +36,6 @@ mod tree;
 
 pub use error::Error;
 pub use family::{ConsoleKind, ControllerKind, Family, Tier, controller_kind};
-pub use machine::{Conduit, Console, Controller, Machine, PciHost, PciSpace, PciWindow, Psci};
+pub use machine::{
+    Conduit, Console, Controller, Cpu, EnableMethod, Machine, PciHost, PciSpace, PciWindow, Psci,
+};

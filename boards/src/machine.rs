@@ -26,6 +26,7 @@ const ECAM_BUS_LEN: u64 = 1 << 20;
 /// Function identifiers of PSCI 0.2 and later (Arm DEN 0022, chapter 5).
 const PSCI_SYSTEM_RESET: u32 = 0x8400_0009;
 const PSCI_CPU_ON_64: u32 = 0xc400_0003;
+const PSCI_AFFINITY_INFO_64: u32 = 0xc400_0004;
 
 /// What a device tree says about the machine.
 #[derive(Clone, Copy)]
@@ -60,6 +61,29 @@ pub struct Psci {
     pub system_reset: Option<u32>,
     /// The function that starts a CPU; PSCI 0.1 has it where the tree says so.
     pub cpu_on: Option<u32>,
+    /// The function that tells whether a CPU is on; PSCI 0.1 has none.
+    pub affinity_info: Option<u32>,
+}
+
+/// How a CPU is started (binding `arm/cpus.yaml`, enable-method).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnableMethod {
+    /// By the power firmware.
+    Psci,
+    /// By writing an address to memory, which must not be done while it may be the crashed
+    /// kernel that waits there.
+    SpinTable,
+    /// Nobody says, or in a way that is not known.
+    Unknown,
+}
+
+/// A CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    /// The affinity fields of its MPIDR_EL1.
+    pub mpidr: u64,
+    /// How it is started.
+    pub enable_method: EnableMethod,
 }
 
 /// A storage controller that the payload has a driver for.
@@ -229,6 +253,7 @@ impl<'a> Machine<'a> {
                 conduit,
                 system_reset: Some(PSCI_SYSTEM_RESET),
                 cpu_on: Some(PSCI_CPU_ON_64),
+                affinity_info: Some(PSCI_AFFINITY_INFO_64),
             },
             false => {
                 let cpu_on =
@@ -237,6 +262,7 @@ impl<'a> Machine<'a> {
                     conduit,
                     system_reset: None,
                     cpu_on: cpu_on.map(u32::from_be_bytes),
+                    affinity_info: None,
                 }
             }
         })
@@ -256,20 +282,33 @@ impl<'a> Machine<'a> {
             .filter(|range| !range.is_empty())
     }
 
-    /// Iterates over the MPIDR affinity values of the CPUs, [`MAX_CPUS`] at the most.
+    /// Iterates over the CPUs, [`MAX_CPUS`] at the most.
     ///
-    /// CPUs whose status is not okay are included: PSCI may start them all the same.
-    pub fn cpus(&self) -> impl Iterator<Item = u64> + use<'a> {
+    /// A CPU whose status is `disabled` is included, since firmware may start it (specification
+    /// 3.8); one that failed is not.
+    pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<'a> {
         let cpus = tree::child(self.tree.root(), "cpus").ok().flatten();
         // A CPU's reg has no size (specification 3.7).
         let cells = Cells {
             address: cpus.map_or(1, |cpus| Cells::of(cpus).address),
             size: 0,
         };
+        let failed = |node| tree::string(node, "status").is_some_and(|it| it.starts_with("fail"));
         children(cpus)
             .filter(|node| tree::string(*node, "device_type") == Some("cpu"))
-            .filter_map(move |node| tree::reg(node, cells).next())
-            .map(|(mpidr, _)| mpidr)
+            .filter(move |node| !failed(*node))
+            .filter_map(move |node| {
+                let (mpidr, _) = tree::reg(node, cells).next()?;
+                let enable_method = match tree::string(node, "enable-method") {
+                    Some("psci") => EnableMethod::Psci,
+                    Some("spin-table") => EnableMethod::SpinTable,
+                    _ => EnableMethod::Unknown,
+                };
+                Some(Cpu {
+                    mpidr,
+                    enable_method,
+                })
+            })
             .take(MAX_CPUS)
     }
 

@@ -2,7 +2,8 @@
 //! answer with an invalid twin.
 
 use kdraw_boards::{
-    Conduit, Console, ConsoleKind, Controller, Error, Machine, PciHost, PciSpace, PciWindow, Psci,
+    Conduit, Console, ConsoleKind, Controller, Cpu, EnableMethod, Error, Machine, PciHost,
+    PciSpace, PciWindow, Psci,
 };
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
@@ -113,9 +114,19 @@ fn qemu_says_what_it_is() {
             conduit: expected.conduit,
             system_reset: Some(0x8400_0009),
             cpu_on: Some(0xc400_0003),
+            affinity_info: Some(0xc400_0004),
         };
         assert_eq!(machine.psci(), Ok(psci));
-        assert_eq!(machine.cpus().collect::<Vec<_>>(), expected.cpus);
+        // On one CPU there is nothing to start, and QEMU does not say how.
+        let enable_method = match expected.cpus.len() {
+            1 => EnableMethod::Unknown,
+            _ => EnableMethod::Psci,
+        };
+        let cpus = expected.cpus.iter().map(|&mpidr| Cpu {
+            mpidr,
+            enable_method,
+        });
+        assert!(machine.cpus().eq(cpus));
         assert_eq!(machine.memory().collect::<Vec<_>>(), [expected.memory]);
 
         let disk = Controller::VirtioMmio {
@@ -174,13 +185,21 @@ fn small_board_has_buses_aliases_and_old_firmware() {
         conduit: Conduit::Smc,
         system_reset: None,
         cpu_on: Some(0x95c1_ba60),
+        affinity_info: None,
     };
     assert_eq!(machine.psci(), Ok(psci));
     assert_eq!(machine.initrd(), Ok(Some(range(0x7010_0000, 0x1000))));
-    assert_eq!(
-        machine.cpus().collect::<Vec<_>>(),
-        [1 << 32, 1 << 32 | 0x100, 1 << 32 | 0x101]
-    );
+    let cpus = [
+        (0, EnableMethod::Unknown),
+        (0x100, EnableMethod::Psci),
+        (0x101, EnableMethod::SpinTable),
+        (0x102, EnableMethod::Unknown),
+    ];
+    let cpus = cpus.map(|(low, enable_method)| Cpu {
+        mpidr: 1 << 32 | low,
+        enable_method,
+    });
+    assert_eq!(machine.cpus().collect::<Vec<_>>(), cpus);
     let memory = [range(0x4000_0000, 0x4000_0000), range(8 << 32, 1 << 32)];
     assert_eq!(machine.memory().collect::<Vec<_>>(), memory);
 

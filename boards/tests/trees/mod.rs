@@ -72,10 +72,20 @@ pub fn small_board() -> Vec<u8> {
         node(root, "cpus", |cpus| {
             // No #size-cells: the specification's default is no 0, but CPUs have no size.
             cells(cpus, "#address-cells", &[2]);
-            for id in [0_u32, 0x100, 0x101] {
+            let methods = ["", "psci", "spin-table", "acme,magic", "psci"];
+            let ids = [0_u32, 0x100, 0x101, 0x102, 0x103];
+            for (id, method) in ids.into_iter().zip(methods) {
                 node(cpus, &format!("cpu@{id:x}"), |cpu| {
                     text(cpu, "device_type", "cpu");
                     cells(cpu, "reg", &[1, id]);
+                    if !method.is_empty() {
+                        text(cpu, "enable-method", method);
+                    }
+                    match id {
+                        0x100 => text(cpu, "status", "disabled"),
+                        0x103 => text(cpu, "status", "fail-parity"),
+                        _ => {}
+                    }
                 });
             }
             node(cpus, "cpu-map", |_| {});
