@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::dist::Dist;
 use crate::material::Suite;
 use crate::qemu::DiskBus;
+use crate::scenario::tools::Readers;
 use crate::scenario::{self, KernelChoice, Loader, Panic, Place, Scenario, boot, init, kdump};
 use crate::{e2e, run, setup};
 
@@ -124,7 +125,7 @@ fn scenario(args: &Args) -> Scenario {
 /// Captures with kdraw; every page is compared as in the tests.
 fn by_kdraw(scenario: &Scenario, dist: &Dist, out: &Path) -> Result<Sample> {
     let place = Place::new(out, scenario.mem, false)?;
-    let outcome = scenario::play(scenario, dist, &place, false)?;
+    let outcome = scenario::play(scenario, dist, &place, Readers::None)?;
     if !outcome.passed() {
         outcome.print();
         bail!("the capture by kdraw failed; files in {}", out.display());

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::dist::Dist;
+use crate::scenario::tools::Readers;
 use crate::scenario::{self, Place, Scenario};
 use crate::{dist, run, setup};
 
@@ -40,7 +41,12 @@ pub fn main(args: &Args) -> Result<()> {
         scenario.mem,
         args.keep_ram,
     )?;
-    let outcome = scenario::play(scenario, &dist, &place, args.tools)?;
+    let readers = if args.tools {
+        Readers::Native
+    } else {
+        Readers::None
+    };
+    let outcome = scenario::play(scenario, &dist, &place, readers)?;
     outcome.print();
     println!("  files in {}", place.out.display());
     if !outcome.passed() {

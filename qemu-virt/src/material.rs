@@ -9,6 +9,7 @@
 //! packages/SUITE/NAME/  an unpacked arm64 package
 //! drgn/                 a Python virtual environment with drgn
 //! crash/                crash for this machine that reads arm64 dumps
+//! crash-arm64/          Debian's own arm64 crash, with the libraries it needs
 //! ```
 //! A folder appears under its final name only when it is complete. A lock lets several xtasks run
 //! at once.
@@ -21,7 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::run::{self, say};
-use crate::setup::apt::{self, Apt};
+use crate::setup::apt::{self, Apt, Package};
 
 /// "ARM\x64", the magic number at offset 56 of an arm64 Image (Linux, booting.rst).
 const IMAGE_MAGIC: (usize, &[u8]) = (56, b"ARM\x64");
@@ -246,6 +247,49 @@ pub fn crash_native() -> Result<PathBuf> {
         })?;
     }
     Ok(program)
+}
+
+/// Returns the root of a folder with Debian's arm64 crash and its libraries, for qemu-user.
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded.
+pub fn crash_arm64() -> Result<PathBuf> {
+    let root = cache_dir().join("crash-arm64");
+    if root.exists() {
+        return Ok(root);
+    }
+    let _lock = lock()?;
+    if !root.exists() {
+        let apt = Apt::new(Suite::Sid.name())?;
+        let packages = with_libraries(&apt, "crash")?;
+        run::fill_dir(&root, |part| {
+            apt.unpack(&packages, part)?;
+            // The program's interpreter lies in /lib, which base-files makes a link.
+            let lib = part.join("lib");
+            if !lib.exists() {
+                std::os::unix::fs::symlink("usr/lib", &lib).context("cannot link lib")?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(root)
+}
+
+/// Finds a package and the libraries that it depends on, however indirectly.
+fn with_libraries(apt: &Apt, name: &str) -> Result<Vec<Package>> {
+    let mut packages = vec![apt.require(name)?];
+    let mut next = 0;
+    while let Some(package) = packages.get(next) {
+        let depends = package.depends.clone();
+        for name in apt::names(&depends).unwrap_or_default() {
+            if name.starts_with("lib") && packages.iter().all(|package| package.name != name) {
+                packages.push(apt.require(name)?);
+            }
+        }
+        next += 1;
+    }
+    Ok(packages)
 }
 
 /// Returns the cache folder: `KDRAW_CACHE`, or `.cache` in the workspace.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::dist::Dist;
+use crate::scenario::tools::Readers;
 use crate::scenario::{self, Place, matrix, refusals};
 use crate::{checks, deny, e2e, run, setup};
 
@@ -170,12 +171,17 @@ fn guest_tests<'a>(args: &Args, dist: Option<&'a Dist>) -> Vec<Test<'a>> {
             continue;
         }
         let name = format!("e2e {}", entry.scenario.name);
+        let readers = match entry.tools && tools {
+            false => Readers::None,
+            true if args.full && entry.arm64_crash => Readers::All,
+            true => Readers::Native,
+        };
         let work = move || {
             let dist = dist.ok_or_else(|| anyhow::anyhow!("nothing was built"))?;
             let scenario = &entry.scenario;
             let out = run::target_dir().join("e2e").join(&scenario.name);
             let place = Place::new(&out, scenario.mem, false)?;
-            let outcome = scenario::play(scenario, dist, &place, tools && entry.tools)?;
+            let outcome = scenario::play(scenario, dist, &place, readers)?;
             if !outcome.passed() {
                 outcome.print();
                 bail!("files in {}", out.display());

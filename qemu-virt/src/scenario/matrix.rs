@@ -23,6 +23,8 @@ struct Variant {
     loader: Loader,
     /// Also opened with drgn, crash and gdb.
     tools: bool,
+    /// On these kernels, with `--full`, with Debian's arm64 build of crash besides.
+    arm64_crash: &'static [Suite],
     quick: &'static [Suite],
 }
 
@@ -41,12 +43,14 @@ const BASE: Variant = Variant {
     plain: false,
     loader: Loader::Kdraw,
     tools: false,
+    arm64_crash: &[],
     quick: &[],
 };
 
 const VARIANTS: &[Variant] = &[
     Variant {
         tools: true,
+        arm64_crash: &[Suite::Bookworm],
         quick: &[Suite::Bookworm],
         ..BASE
     },
@@ -120,6 +124,8 @@ pub struct Entry {
     pub quick: bool,
     /// With `--tools`, the vmcore is also opened with the foreign readers.
     pub tools: bool,
+    /// With `--full`, Debian's arm64 build of crash is one of them.
+    pub arm64_crash: bool,
 }
 
 /// Returns every scenario.
@@ -131,6 +137,7 @@ pub fn all() -> Vec<Entry> {
                 scenario: variant.on(suite),
                 quick: variant.quick.contains(&suite),
                 tools: variant.tools,
+                arm64_crash: variant.arm64_crash.contains(&suite),
             });
         }
     }

@@ -28,6 +28,7 @@ pub mod unfinished;
 
 pub use place::Place;
 use result::Outcome;
+use tools::Readers;
 
 /// Room on the dump partition beyond the size of RAM, in MiB.
 const DUMP_SLACK_MIB: u64 = 64;
@@ -200,9 +201,9 @@ pub fn machine<'a>(
     }
 }
 
-/// Plays a scenario and examines what it left, on request with the foreign readers too;
-/// `result.json` tells the outcome.
-pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, tools: bool) -> Result<Outcome> {
+/// Plays a scenario and examines what it left, with foreign readers too; `result.json` tells the
+/// outcome.
+pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -> Result<Outcome> {
     let kernel = scenario.kernel()?;
     let disk = Disk::create(
         &place.file("dump.img"),
@@ -233,9 +234,14 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, tools: bool) -> Res
             &boot,
             &mut outcome,
         )? {
-            if tools {
-                tools::check(scenario, place, &vmcore.path, vmcore.suffix, &mut outcome)?;
-            }
+            tools::check(
+                scenario,
+                place,
+                &vmcore.path,
+                vmcore.suffix,
+                readers,
+                &mut outcome,
+            )?;
         }
     }
     disk.forget_copy()?;

@@ -1,18 +1,32 @@
 //! Opens a vmcore with the tools its readers use: drgn, crash and gdb.
 //!
 //! None of them was written here, so that they agree with kdraw is evidence. All three need the
-//! kernel's debug information; the host's tools read arm64 dumps.
+//! kernel's debug information; the host's tools read arm64 dumps. crash is built here for that;
+//! Debian's own arm64 build, which an emulated CPU runs, takes minutes and so opens one dump only.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use super::result::Outcome;
 use super::{KernelChoice, Panic, Place, Scenario};
 use crate::compare::Vmcore;
-use crate::{material, run};
+use crate::material;
+use crate::run::{self, say};
+
+/// The readers that a vmcore is opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// None.
+    None,
+    /// drgn, crash and gdb, as programs of this machine.
+    Native,
+    /// Those, and Debian's arm64 build of crash.
+    All,
+}
 
 /// Fewest tasks a booted guest has, with the processes of `kdraw-guest`.
 const FEWEST_TASKS: usize = 60;
@@ -43,8 +57,12 @@ pub fn check(
     place: &Place,
     vmcore: &Path,
     suffix: &str,
+    readers: Readers,
     outcome: &mut Outcome,
 ) -> Result<()> {
+    if readers == Readers::None {
+        return Ok(());
+    }
     let KernelChoice::Suite(suite) = scenario.kernel else {
         bail!("the foreign readers need a Debian kernel, for its debug information");
     };
@@ -73,8 +91,9 @@ pub fn check(
     });
     outcome.check_result(&format!("drgn{suffix}"), drgn);
 
-    let crash = crash(vmcore, &vmlinux, &info).and_then(|text| {
-        save("crash", &text)?;
+    let check_crash = |name: &str, program: Command| {
+        let text = crash(program, vmcore, &vmlinux, &info)?;
+        save(name, &text)?;
         expect(&text, frames(scenario.panic))?;
         expect(&text, &["Starting crashdump kernel", "TOTAL MEM"])?;
         let tasks = text.lines().filter(|line| is_task(line)).count();
@@ -83,8 +102,18 @@ pub fn check(
         }
         let same = same_log(&text, &vmcore.with_file_name("dmesg.txt"), place)?;
         Ok(format!("bt, ps ({tasks} tasks), kmem -i; {same}"))
-    });
-    outcome.check_result(&format!("crash{suffix}"), crash);
+    };
+    let native = material::crash_native().map(Command::new);
+    let native = native.and_then(|program| check_crash("crash", program));
+    outcome.check_result(&format!("crash{suffix}"), native);
+    if readers == Readers::All {
+        say("opening the dump with Debian's arm64 crash (some minutes)");
+        let started = Instant::now();
+        let emulated = crash_arm64().and_then(|program| check_crash("crash-arm64", program));
+        let took = started.elapsed().as_secs();
+        let emulated = emulated.map(|seen| format!("{seen}; {took} s"));
+        outcome.check_result(&format!("crash-arm64{suffix}"), emulated);
+    }
 
     let gdb = gdb(vmcore, &vmlinux, &info).and_then(|text| {
         save("gdb", &text)?;
@@ -123,10 +152,14 @@ fn drgn(vmcore: &Path, vmlinux: &Path) -> Result<String> {
 /// Runs crash. On kernels built for 52-bit addresses it has to be told the physical offset for
 /// the 48 bits that the CPU has, which lies 0x000f000000000000 away from VMCOREINFO's. Modules are
 /// left out: crash 9.0.2 stops at kernels of 7.x, whose `struct module` has no `num_gpl_syms`.
-fn crash(vmcore: &Path, vmlinux: &Path, info: &BTreeMap<String, String>) -> Result<String> {
+fn crash(
+    mut command: Command,
+    vmcore: &Path,
+    vmlinux: &Path,
+    info: &BTreeMap<String, String>,
+) -> Result<String> {
     let script = std::env::temp_dir().join(format!("kdraw-crash-{}", std::process::id()));
     std::fs::write(&script, CRASH_COMMANDS)?;
-    let mut command = Command::new(material::crash_native()?);
     command.args(["-s", "--no_modules", "-i"]).arg(&script);
     if info.get("NUMBER(VA_BITS)").map(String::as_str) == Some("52") {
         let offset = hexadecimal(info.get("NUMBER(PHYS_OFFSET)").context("no PHYS_OFFSET")?)?;
@@ -136,6 +169,14 @@ fn crash(vmcore: &Path, vmlinux: &Path, info: &BTreeMap<String, String>) -> Resu
     let output = run::output(command.args([vmlinux, vmcore]));
     std::fs::remove_file(&script)?;
     output
+}
+
+/// Returns the command that starts Debian's arm64 crash with qemu-user.
+fn crash_arm64() -> Result<Command> {
+    let root = material::crash_arm64()?;
+    let mut command = Command::new("qemu-aarch64-static");
+    command.arg("-L").arg(&root).arg(root.join("usr/bin/crash"));
+    Ok(command)
 }
 
 fn gdb(vmcore: &Path, vmlinux: &Path, info: &BTreeMap<String, String>) -> Result<String> {

@@ -69,6 +69,8 @@ pub fn main(args: &Args) -> Result<()> {
     if args.tools {
         say(format!("drgn: {}", material::drgn_python()?.display()));
         say(format!("crash: {}", material::crash_native()?.display()));
+        let emulated = material::crash_arm64()?;
+        say(format!("crash, arm64: {}", emulated.display()));
         for suite in suites {
             let vmlinux = material::debug_kernel(*suite)?;
             say(format!(
