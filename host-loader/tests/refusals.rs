@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 
 use common::FakeSystem;
+use kdraw_format::chunk::Codec;
 use kdraw_format::layout::START_UNKNOWN;
 
 /// Formats the fake partition by the tool itself.
@@ -265,6 +266,29 @@ fn the_plan_is_for_this_target_and_never_over_a_file() {
     assert_eq!(found.target.partition_start, FakeSystem::PARTITION_START);
     assert!(found.device_tree.is_unknown() && found.elfcorehdr.is_unknown());
     assert_eq!(found.hostname.as_str(), "board");
+    assert_eq!((found.level, found.codec, found.cpus), (31, Codec::Lz4, 0));
     assert_eq!(system.kdraw(&plan).0, 3);
     assert!(bytes == fs::read(out).unwrap());
+}
+
+#[test]
+fn the_plan_says_what_was_asked_for_but_a_plain_partition_gets_every_page() {
+    let system = ready();
+    let asked = |name: &str, level: &str| {
+        let out = system.path(name);
+        let words = ["plan", "--target", "DEVICE", "--payload", "PAYLOAD", "-o"];
+        let options = ["--level", level, "--compress", "none", "--cpus", "2"];
+        let arguments = [&words[..], &[out.to_str().unwrap()], &options].concat();
+        let (code, text) = system.kdraw(&arguments);
+        let plan = fs::read(out).ok().map(|bytes| {
+            let plan = kdraw_format::plan::Plan::decode(&bytes).unwrap();
+            (plan.level, plan.codec, plan.cpus)
+        });
+        (code, plan, text)
+    };
+    assert_eq!(asked("a", "17").1, Some((17, Codec::Raw, 2)));
+    let (code, plan, text) = asked("b", "32");
+    assert_eq!((code, plan), (2, None), "{text}");
+    system.kdraw(&["format", "--plain", "--yes", "DEVICE"]);
+    assert_eq!(asked("c", "31").1, Some((0, Codec::Raw, 2)));
 }

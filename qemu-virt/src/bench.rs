@@ -14,7 +14,9 @@ use crate::dist::Dist;
 use crate::material::Suite;
 use crate::qemu::DiskBus;
 use crate::scenario::tools::Readers;
-use crate::scenario::{self, KernelChoice, Loader, Panic, Place, Scenario, boot, init, kdump};
+use crate::scenario::{
+    self, Compress, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, boot, init, kdump,
+};
 use crate::{e2e, run, setup};
 
 /// What kdraw has to be faster by.
@@ -119,6 +121,11 @@ fn scenario(args: &Args) -> Scenario {
         panic_cpu: 0,
         plain: false,
         loader: Loader::Kdraw,
+        dump: DumpOptions {
+            level: 0,
+            compress: Compress::None,
+            ..DumpOptions::default()
+        },
     }
 }
 

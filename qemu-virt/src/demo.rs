@@ -15,7 +15,9 @@ use crate::dist::{self, Dist};
 use crate::qemu::{DiskBus, Line};
 use crate::scenario::boot::Boot;
 use crate::scenario::result::Outcome;
-use crate::scenario::{self, KernelChoice, Loader, Panic, Place, Scenario, boot, evidence, init};
+use crate::scenario::{
+    self, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, boot, evidence, init,
+};
 use crate::{material, run, setup};
 
 /// What Red Hat's documentation has kdump reserve on an arm64 machine of 1 to 4 GB, in MiB
@@ -180,6 +182,7 @@ fn scenario(args: &Args) -> Scenario {
         panic_cpu: 1,
         plain: false,
         loader: Loader::Kdraw,
+        dump: DumpOptions::default(),
     }
 }
 

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::addr::PhysRange;
-use kdraw_format::chunk::Codec;
 
 use crate::exit::Verdict;
 use crate::load::elfcorehdr;
 use crate::load::machine::Machine;
+use crate::load::options::DumpOptions;
 use crate::load::segments::{Loadable, MAX_TOTAL, Settings};
 use crate::load::state::Loaded;
 use crate::load::target::Target;
@@ -34,6 +34,8 @@ pub struct Args {
     /// The id that the partition must have, as `kdraw format` printed it.
     #[arg(long)]
     uuid: Option<String>,
+    #[command(flatten)]
+    dump: DumpOptions,
     /// Seconds that a capture may take; 0 leaves it to the payload.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     budget: u32,
@@ -54,15 +56,16 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     }
     let payload = Payload::get(args.payload.as_deref())?;
     let notes = elfcorehdr::notes(system)?;
+    let dump = args.dump.on(&target.partition.superblock);
     let settings = Settings {
         target: target.plan.clone(),
         seed: random::bytes()?,
         budget_s: args.budget,
         created: text::now(),
         hostname: system.hostname(),
-        level: 0,
-        codec: Codec::Raw,
-        cpus: 0,
+        level: dump.level,
+        codec: dump.compress.codec(),
+        cpus: dump.cpus,
     };
     let loadable = Loadable::build(&machine, &payload, &notes, settings)?;
     print(&loadable, machine.crash_region);

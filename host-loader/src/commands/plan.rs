@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use kdraw_format::chunk::Codec;
 use kdraw_format::plan::{PLAN_LEN, Seal};
 
 use crate::commands::payload::write_new;
 use crate::exit::Verdict;
+use crate::load::options::DumpOptions;
 use crate::load::segments::{Settings, plan};
 use crate::load::target::Target;
 use crate::payload::Payload;
@@ -28,6 +28,8 @@ pub struct Args {
     /// The payload's image, instead of the one inside this program.
     #[arg(long, value_name = "FILE")]
     payload: Option<PathBuf>,
+    #[command(flatten)]
+    dump: DumpOptions,
     /// Seconds that a capture may take; 0 leaves it to the payload.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     budget: u32,
@@ -43,15 +45,16 @@ pub struct Args {
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let target = Target::inspect(system, &args.target)?;
     let payload = Payload::get(args.payload.as_deref())?;
+    let dump = args.dump.on(&target.partition.superblock);
     let settings = Settings {
         target: target.plan,
         seed: random::bytes()?,
         budget_s: args.budget,
         created: text::now(),
         hostname: system.hostname(),
-        level: 0,
-        codec: Codec::Raw,
-        cpus: 0,
+        level: dump.level,
+        codec: dump.compress.codec(),
+        cpus: dump.cpus,
     };
     // Another loader writes device tree and elfcorehdr: they cannot be sealed here.
     let plan = plan(&payload, Seal::default(), Seal::default(), settings);

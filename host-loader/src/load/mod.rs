@@ -1,5 +1,6 @@
 //! Arming: checks that a capture would work, builds the segments, and loads them.
 //!
+//! - [`options`]: what the user decides about a dump.
 //! - [`target`]: where the dump is to go, and whether the payload could get there.
 //! - [`machine`]: what of the running system it needs, and what is missing.
 //! - [`elfcorehdr`], [`device_tree`]: what the payload is told about the machine.
@@ -9,6 +10,7 @@
 pub mod device_tree;
 pub mod elfcorehdr;
 pub mod machine;
+pub mod options;
 pub mod segments;
 pub mod state;
 pub mod target;

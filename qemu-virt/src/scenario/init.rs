@@ -31,7 +31,7 @@ pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
     if dist.kdraw_aarch64.exists() {
         image.copy("bin/kdraw", &dist.kdraw_aarch64)?;
     }
-    if script.contains(stock_kexec::LOAD) {
+    if script.contains(stock_kexec::KEXEC) {
         stock_kexec::install(&mut image)?;
     }
     image.modules(&kernel.modules, &MODULES)?;
@@ -45,9 +45,12 @@ pub fn crash_script(scenario: &Scenario) -> String {
     if scenario.loader != Loader::None {
         let plain = if scenario.plain { " --plain" } else { "" };
         _ = writeln!(script, "must format kdraw format --yes{plain} /dev/vda4");
-        script += match scenario.loader {
-            Loader::Kexec => stock_kexec::LOAD,
-            _ => "must load kdraw load --target /dev/vda4\nstep status kdraw status --json\n",
+        script += &match scenario.loader {
+            Loader::Kexec => stock_kexec::load(scenario),
+            _ => format!(
+                "must load kdraw load --target /dev/vda4 {}\nstep status kdraw status --json\n",
+                scenario.dump
+            ),
         };
     }
     script += &fill_and_panic(scenario);

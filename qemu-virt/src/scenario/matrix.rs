@@ -2,7 +2,7 @@
 //!
 //! A new variant is a new row; `quick` names the kernels on which it also runs without `--full`.
 
-use super::{KernelChoice, Loader, Panic, Scenario};
+use super::{DumpOptions, KernelChoice, Loader, Panic, Scenario};
 use crate::material::Suite;
 use crate::qemu::DiskBus;
 
@@ -160,6 +160,7 @@ impl Variant {
             panic_cpu: self.panic_cpu,
             plain: self.plain,
             loader: self.loader,
+            dump: DumpOptions::default(),
         }
     }
 }

@@ -141,6 +141,56 @@ pub struct Scenario {
     /// What loads the payload.
     #[arg(long, value_enum, default_value = "kdraw")]
     pub loader: Loader,
+    #[command(flatten)]
+    pub dump: DumpOptions,
+}
+
+/// What the dump is to be, as `kdraw load` is told; the defaults are that tool's.
+#[derive(Clone, Copy, Debug, clap::Args, Serialize)]
+pub struct DumpOptions {
+    /// The dump level, makedumpfile's bits; a plain partition always gets every page.
+    #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u8).range(0..=31))]
+    pub level: u8,
+    /// How pages are packed.
+    #[arg(long, value_enum, default_value = "lz4")]
+    pub compress: Compress,
+    /// CPUs that may work on the dump; 0 for all.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub cpus: u16,
+}
+
+impl Default for DumpOptions {
+    fn default() -> Self {
+        Self {
+            level: 31,
+            compress: Compress::Lz4,
+            cpus: 0,
+        }
+    }
+}
+
+impl std::fmt::Display for DumpOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let compress = match self.compress {
+            Compress::Lz4 => "lz4",
+            Compress::None => "none",
+        };
+        write!(
+            f,
+            "--level {} --compress {compress} --cpus {}",
+            self.level, self.cpus
+        )
+    }
+}
+
+/// What pages are packed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compress {
+    /// LZ4.
+    Lz4,
+    /// Nothing.
+    None,
 }
 
 fn as_text<S: serde::Serializer>(

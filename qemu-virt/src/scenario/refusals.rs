@@ -12,7 +12,7 @@ use kdraw_format::plan::{PLAN_LEN, Plan, Seal};
 use kdraw_format::slot::{EpitaphKind, Outcome};
 
 use super::boot::{self, Boot};
-use super::{KernelChoice, Loader, Panic, Place, Scenario, init, unfinished};
+use super::{DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, unfinished};
 use crate::disk::{DUMP, Disk};
 use crate::dist::Dist;
 use crate::material::Suite;
@@ -393,6 +393,7 @@ fn scenario(case: &Case) -> Scenario {
         panic_cpu: 0,
         plain: false,
         loader: Loader::Kdraw,
+        dump: DumpOptions::default(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use anyhow::Result;
 
+use super::Scenario;
 use super::evidence::find_file;
 use crate::guest_image::Initramfs;
 use crate::material::{self, Suite};
@@ -24,10 +25,18 @@ const LIBRARIES: [(&str, &str); 11] = [
     ("libxentoollog1", "libxentoollog.so.1"),
 ];
 
-/// Loads the payload as its user's manual says.
-pub const LOAD: &str = "must payload kdraw payload -o /tmp/capture.img\n\
-                        must plan kdraw plan --target /dev/vda4 -o /tmp/plan.bin\n\
-                        must load kexec -p /tmp/capture.img --initrd=/tmp/plan.bin\n";
+/// What a script that needs kexec-tools holds.
+pub const KEXEC: &str = "must load kexec ";
+
+/// Returns the script's lines that load the payload as its user's manual says.
+pub fn load(scenario: &Scenario) -> String {
+    format!(
+        "must payload kdraw payload -o /tmp/capture.img\n\
+         must plan kdraw plan --target /dev/vda4 {} -o /tmp/plan.bin\n\
+         {KEXEC}-p /tmp/capture.img --initrd=/tmp/plan.bin\n",
+        scenario.dump
+    )
+}
 
 /// Puts `kexec` and its libraries into an initramfs.
 pub fn install(image: &mut Initramfs) -> Result<()> {
