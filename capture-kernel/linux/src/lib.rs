@@ -19,16 +19,20 @@
 //! From the outside in: [`elfcorehdr`] says where memory, notes and VMCOREINFO are; [`notes`]
 //! and [`vmcoreinfo`] read them; [`layout`] and [`translate`] turn kernel addresses into
 //! physical ones; [`printk`], [`panic_reason`] and [`uname`] read what a human wants to know
-//! first; [`core_elf`] writes the header of the vmcore that other tools open.
+//! first; [`classify`] tells what each page is; [`core_elf`] writes the header of the vmcore that
+//! other tools open.
 
 #[cfg(test)]
 extern crate std;
 
 mod bytes;
+pub mod classify;
 pub mod core_elf;
+mod dump_level;
 pub mod elf;
 pub mod elfcorehdr;
 pub mod layout;
+mod memmap;
 pub mod memory;
 pub mod notes;
 pub mod panic_reason;

@@ -1,0 +1,1075 @@
+//! What each page of the crashed kernel is, from its `struct page`, by makedumpfile's tests.
+//!
+//! [`Classifier::new`] takes offsets and values from VMCOREINFO and checks them on the kernel's
+//! own image; [`Spans`] makes one pass over the struct pages of a range, in pieces of 8 KiB, and
+//! tells spans of one class. Whatever is implausible is [`PageClass::Kernel`], so that it is
+//! dumped, and counted in [`Doubts`].
+//!
+//! | | by |
+//! |--|--|
+//! | free | `_mapcount` = `PAGE_BUDDY_MAPCOUNT_VALUE`, not slab; 2^`private` pages |
+//! | not accepted yet (6.16) | `_mapcount` = `PAGE_UNACCEPTED_MAPCOUNT_VALUE`; a block of the largest order |
+//! | cache | `PG_lru`, or `PG_swapbacked` and `PG_swapcache`; not anonymous; by `PG_private` with private data |
+//! | user | anonymous: bit 0 of `mapping`, not slab; or hugetlb |
+//! | broken, offline | `PG_hwpoison`; `_mapcount` = `PAGE_OFFLINE_MAPCOUNT_VALUE` |
+//! | slab | `PG_slab` or, from 6.10, `_mapcount` = `PAGE_SLAB_MAPCOUNT_VALUE` |
+//!
+//! A compound page's first struct page has `PG_head`, its second tells the order and, up to 6.8,
+//! hugetlb: `page.compound_order` and `_dtor` (to 6.2), `folio._folio_order` and `_dtor` (6.3–6.5),
+//! the low byte of its flags (6.6) and `PG_hugetlb` in them (6.6–6.8). From 6.9 the first
+//! page's `_mapcount` tells hugetlb. Which it is, the keys that there are tell.
+//!
+//! Where makedumpfile believes an order, the pages of a block have to agree here: in a compound
+//! page each is a tail of the same head, in a free block none is referenced. The first that does
+//! not agree ends the block. (The vmemmap of a hugetlb page may be mapped to its first page over
+//! and over, e7d324850bfc; there, heads count as tails.) And broken pages are found inside
+//! blocks.
+//!
+//! Source: makedumpfile, `__exclude_unnecessary_pages`; `include/linux/page-flags.h`.
+
+use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, Pfn, PhysAddr, PhysRange};
+
+pub use crate::dump_level::{DumpLevel, NotALevel, PageClass};
+use crate::memmap::{MemMap, Stretch};
+use crate::memory::PhysMem;
+use crate::translate::{TranslateError, VirtMem};
+use crate::vmcoreinfo::Vmcoreinfo;
+
+/// Words of struct pages read at once.
+const BUFFER: usize = 1024;
+/// Words of a struct page of the usual 64 bytes.
+const USUAL: usize = 8;
+/// Room for a struct page of any other size.
+const UNUSUAL: usize = 16;
+/// The largest compound page: 16 GiB, hugetlb with a granule of 64 KiB.
+const MAX_COMPOUND_SHIFT: u32 = 34;
+/// Orders of a zone's free lists: 11 usually, 14 with a granule of 64 KiB.
+const MAX_FREE_ORDERS: u64 = 32;
+/// No page of the kernel image is referenced more often.
+const MAX_IMAGE_REFERENCES: u32 = 1 << 16;
+
+/// Why pages cannot be classified. The dump then has all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClassifyError {
+    /// A key is absent or not a number.
+    #[error("VMCOREINFO has no usable {0}; pages cannot be told apart")]
+    Missing(&'static str),
+    /// A value that no kernel has.
+    #[error("VMCOREINFO says {key} is {value:#x}, which no kernel has; pages cannot be told apart")]
+    Absurd {
+        /// Which one.
+        key: &'static str,
+        /// What stands there.
+        value: u64,
+    },
+    /// The struct page of the kernel's own image cannot be read.
+    #[error("the struct page of the kernel's image cannot be read: {0}")]
+    Unreadable(#[from] TranslateError),
+    /// The struct page of the kernel's own image has no memmap, or is not what it must be.
+    #[error(
+        "the struct page of the kernel's image, at {0}, is not that of a page in use; \
+         this kernel keeps them in another way than its VMCOREINFO says"
+    )]
+    Unlike(KernelVirtAddr),
+}
+
+/// How many pages were taken as kernel pages because something was implausible, and what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Doubts {
+    /// No struct page: no memmap for the section, or not mapped.
+    pub unmapped: u64,
+    /// The struct page's memory, or a page table, cannot be read.
+    pub unreadable: u64,
+    /// The struct page was never set up: all ones.
+    pub uninitialized: u64,
+    /// A head or free page with an impossible order, or at a place where its order cannot be.
+    pub order: u64,
+    /// A tail page outside of every compound page.
+    pub tail: u64,
+    /// Blocks that ended early, because a page inside did not belong to them.
+    pub broken_block: u64,
+}
+
+impl Doubts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.by_reason()
+            .iter()
+            .fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    /// The counts with their reasons, for people.
+    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
+        [
+            ("no struct page", self.unmapped),
+            ("struct page unreadable", self.unreadable),
+            ("struct page never set up", self.uninitialized),
+            ("impossible order", self.order),
+            ("tail without head", self.tail),
+            ("block that ends early", self.broken_block),
+        ]
+    }
+
+    /// Adds those of another range.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.unmapped, other.unmapped),
+            (&mut self.unreadable, other.unreadable),
+            (&mut self.uninitialized, other.uninitialized),
+            (&mut self.order, other.order),
+            (&mut self.tail, other.tail),
+            (&mut self.broken_block, other.broken_block),
+        ] {
+            *mine = mine.saturating_add(theirs);
+        }
+    }
+}
+
+/// Consecutive frames of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first, of [`FRAME_SIZE`] bytes each.
+    pub first: Pfn,
+    /// How many; never 0.
+    pub frames: u64,
+    /// What they are.
+    pub class: PageClass,
+}
+
+/// A `u32` of a struct page.
+#[derive(Clone, Copy, Debug)]
+struct Half {
+    word: usize,
+    shift: u32,
+}
+
+/// Where the second struct page of a compound page tells of the whole.
+#[derive(Clone, Copy, Debug)]
+enum Second {
+    /// A byte.
+    Byte(Half),
+    /// The low byte of its flags.
+    Flags,
+}
+
+/// How hugetlb pages are known.
+#[derive(Clone, Copy, Debug)]
+enum HugeTlb {
+    /// No such key: built without.
+    Never,
+    /// A byte of the second struct page has this value.
+    Dtor(Half, u8),
+    /// A bit of the second's flags.
+    Flag(u64),
+    /// The first's `_mapcount`.
+    Mapcount(i32),
+}
+
+/// Where the members of a struct page lie, in words of 8 bytes, and what values tell.
+#[derive(Clone, Copy, Debug)]
+struct Fields {
+    flags: usize,
+    refcount: Half,
+    mapping: usize,
+    mapcount: Half,
+    private: usize,
+    /// `compound_head`, `compound_info` since 7.1.
+    compound: usize,
+    order: Second,
+    hugetlb: HugeTlb,
+
+    lru: u64,
+    has_private: u64,
+    /// `PG_swapbacked` and `PG_swapcache`.
+    swap: u64,
+    head: u64,
+    /// 0 if the kernel has no such flag; as `slab`.
+    hwpoison: u64,
+    slab: u64,
+
+    buddy: i32,
+    slab_type: Option<i32>,
+    offline: Option<i32>,
+    unaccepted: Option<i32>,
+    /// The highest of all special `_mapcount`s: above, it is a count.
+    special: i32,
+    free_orders: u64,
+    max_order: u32,
+}
+
+/// Tells what pages are. Made of VMCOREINFO alone; holds no memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Classifier {
+    fields: Fields,
+    memmap: MemMap,
+    struct_page: u64,
+    page_shift: u32,
+}
+
+impl Classifier {
+    /// Reads the keys and tries them on the struct pages of the kernel's image.
+    ///
+    /// # Errors
+    /// [`ClassifyError`]: a key is missing or absurd, or the image's pages do not look as pages
+    /// in use. All pages have to be dumped then.
+    pub fn new<M: PhysMem>(
+        virt: &VirtMem<M>,
+        info: &Vmcoreinfo<'_>,
+    ) -> Result<Self, ClassifyError> {
+        let struct_page = info
+            .size("page")
+            .ok_or(ClassifyError::Missing("SIZE(page)"))?;
+        if !(56..=128).contains(&struct_page) || !struct_page.is_multiple_of(8) {
+            return Err(ClassifyError::Absurd {
+                key: "SIZE(page)",
+                value: struct_page,
+            });
+        }
+        let page_shift = virt.layout().page_shift;
+        let this = Self {
+            fields: Fields::new(info, struct_page, page_shift)?,
+            memmap: MemMap::new(virt, info, struct_page)?,
+            struct_page,
+            page_shift,
+        };
+        this.check(virt)?;
+        Ok(this)
+    }
+
+    /// Looks at the struct pages of two pages that are the kernel's for certain.
+    fn check<M: PhysMem>(&self, virt: &VirtMem<M>) -> Result<(), ClassifyError> {
+        let layout = virt.layout();
+        let mut unreadable = None;
+        let mut seen = false;
+        for symbol in [layout.stext, layout.swapper_pg_dir] {
+            let number = symbol.0.wrapping_sub(layout.kimage_voffset) >> self.page_shift;
+            let stretch = self.memmap.stretch(virt, number);
+            let address = self
+                .memmap
+                .address(&stretch, number)
+                .ok_or(ClassifyError::Unlike(symbol))?;
+            let mut page = [0; UNUSUAL];
+            match self.read_one(virt, address, &mut page) {
+                Ok(()) if !self.fields.is_image_page(&page) => {
+                    return Err(ClassifyError::Unlike(address));
+                }
+                Ok(()) => seen = true,
+                Err(error) => unreadable = Some(error),
+            }
+        }
+        match unreadable {
+            Some(error) if !seen => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads one struct page.
+    fn read_one<M: PhysMem>(
+        &self,
+        virt: &VirtMem<M>,
+        address: KernelVirtAddr,
+        into: &mut [u64],
+    ) -> Result<(), TranslateError> {
+        let len = usize::try_from(self.struct_page).unwrap_or(0);
+        let bytes = bytemuck::must_cast_slice_mut::<u64, u8>(into);
+        virt.read(address, bytes.get_mut(..len).unwrap_or_default())
+    }
+
+    /// Classifies the pages of `range`. A range should be a whole piece of RAM: a compound page
+    /// that began before it is not recognized.
+    pub fn spans<'a, M: PhysMem>(&self, virt: &'a VirtMem<M>, range: PhysRange) -> Spans<'a, M> {
+        let frames = |bytes: PhysAddr| bytes.0.div_ceil(FRAME_SIZE);
+        let (first, end) = (range.start.pfn().0, frames(range.end));
+        let end = if range.is_empty() { first } else { end };
+        let per_page_shift = self.page_shift.saturating_sub(FRAME_SIZE.trailing_zeros());
+        let page_size = 1u64.checked_shl(self.page_shift).unwrap_or(FRAME_SIZE);
+        let page = range.start.0.checked_shr(self.page_shift).unwrap_or(0);
+        Spans {
+            classifier: *self,
+            virt,
+            frames: (first, end),
+            per_page_shift,
+            end: if range.is_empty() {
+                page
+            } else {
+                range.end.0.div_ceil(page_size)
+            },
+            cursor: page,
+            told: page,
+            held: None,
+            state: State::default(),
+            stretch: None,
+            buffer: [0; BUFFER],
+            at: 0,
+            filled: 0,
+        }
+    }
+}
+
+impl Fields {
+    fn new(
+        info: &Vmcoreinfo<'_>,
+        struct_page: u64,
+        page_shift: u32,
+    ) -> Result<Self, ClassifyError> {
+        let keys = Keys { info, struct_page };
+        let head = keys
+            .number("PG_head_mask", "NUMBER(PG_head_mask)")?
+            .cast_unsigned();
+        if !head.is_power_of_two() {
+            return Err(ClassifyError::Absurd {
+                key: "NUMBER(PG_head_mask)",
+                value: head,
+            });
+        }
+        let buddy = keys
+            .value("PAGE_BUDDY_MAPCOUNT_VALUE", "PAGE_BUDDY_MAPCOUNT_VALUE")?
+            .ok_or(ClassifyError::Missing("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)"))?;
+        let slab_type = keys.value("PAGE_SLAB_MAPCOUNT_VALUE", "PAGE_SLAB_MAPCOUNT_VALUE")?;
+        let offline = keys.value("PAGE_OFFLINE_MAPCOUNT_VALUE", "PAGE_OFFLINE_MAPCOUNT_VALUE")?;
+        let unaccepted = keys.value(
+            "PAGE_UNACCEPTED_MAPCOUNT_VALUE",
+            "PAGE_UNACCEPTED_MAPCOUNT_VALUE",
+        )?;
+        let slab = keys.flag("PG_slab", "NUMBER(PG_slab)")?;
+        if slab_type.is_none() && slab == 0 {
+            // An object in a slab page may lie over `mapping` and look like anonymous memory.
+            return Err(ClassifyError::Missing(
+                "NUMBER(PG_slab) or NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)",
+            ));
+        }
+        let free_orders = info
+            .length("zone.free_area")
+            .ok_or(ClassifyError::Missing("LENGTH(zone.free_area)"))?;
+        if !(1..=MAX_FREE_ORDERS).contains(&free_orders) {
+            return Err(ClassifyError::Absurd {
+                key: "LENGTH(zone.free_area)",
+                value: free_orders,
+            });
+        }
+        let hugetlb = keys.hugetlb()?;
+        let huge_type = match hugetlb {
+            HugeTlb::Mapcount(value) => Some(value),
+            _ => None,
+        };
+        let special = [Some(buddy), slab_type, offline, unaccepted, huge_type]
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or(buddy);
+        let this = Self {
+            flags: keys.word("page.flags", "OFFSET(page.flags)")?,
+            refcount: keys.half("page._refcount", "OFFSET(page._refcount)")?,
+            mapping: keys.word("page.mapping", "OFFSET(page.mapping)")?,
+            mapcount: keys.half("page._mapcount", "OFFSET(page._mapcount)")?,
+            private: keys.word("page.private", "OFFSET(page.private)")?,
+            compound: keys
+                .word("page.compound_head", "OFFSET(page.compound_head)")
+                .or_else(|error| match error {
+                    ClassifyError::Missing(_) => keys.word(
+                        "page.compound_info",
+                        "OFFSET(page.compound_head) or OFFSET(page.compound_info)",
+                    ),
+                    absurd => Err(absurd),
+                })?,
+            order: keys.second("page.compound_order", "folio._folio_order")?,
+            hugetlb,
+            lru: keys.needed_flag("PG_lru", "NUMBER(PG_lru)")?,
+            has_private: keys.needed_flag("PG_private", "NUMBER(PG_private)")?,
+            swap: keys.needed_flag("PG_swapbacked", "NUMBER(PG_swapbacked)")?
+                | keys.needed_flag("PG_swapcache", "NUMBER(PG_swapcache)")?,
+            head,
+            hwpoison: keys.flag("PG_hwpoison", "NUMBER(PG_hwpoison)")?,
+            slab,
+            buddy,
+            slab_type,
+            offline,
+            unaccepted,
+            special,
+            free_orders,
+            max_order: MAX_COMPOUND_SHIFT.saturating_sub(page_shift),
+        };
+        this.distinct()?;
+        Ok(this)
+    }
+
+    /// Checks that no flag and no member is another one too.
+    fn distinct(&self) -> Result<(), ClassifyError> {
+        let flags = [
+            self.lru,
+            self.has_private,
+            self.swap,
+            self.head,
+            self.hwpoison,
+            self.slab,
+        ];
+        let sum = flags.into_iter().fold(0, |all, flag| all | flag);
+        let bits = flags
+            .into_iter()
+            .fold(0, |all: u32, flag| all.saturating_add(flag.count_ones()));
+        if sum.count_ones() != bits || self.swap.count_ones() != 2 {
+            return Err(ClassifyError::Absurd {
+                key: "a flag of struct page that is another one too, and",
+                value: sum,
+            });
+        }
+        let words = [
+            self.flags,
+            self.mapping,
+            self.private,
+            self.compound,
+            self.mapcount.word,
+        ];
+        let set = words.into_iter().fold(0u32, |set, word| {
+            set | 1u32.wrapping_shl(u32::try_from(word).unwrap_or(0))
+        });
+        if usize::try_from(set.count_ones()) != Ok(words.len()) {
+            return Err(ClassifyError::Absurd {
+                key: "a member of struct page that is another one too, and",
+                value: u64::from(set),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a struct page is as those of the image: in use, nobody's.
+    fn is_image_page(&self, page: &[u64; UNUSUAL]) -> bool {
+        word(page, self.flags) & (self.lru | self.head | self.hwpoison | self.slab) == 0
+            && word(page, self.compound) & 1 == 0
+            && half(page, self.mapcount).cast_signed() == -1
+            && (1..MAX_IMAGE_REFERENCES).contains(&half(page, self.refcount))
+    }
+
+    /// The class of a page that is in no block; `None` if it takes a closer look.
+    #[inline(always)]
+    fn plain<const W: usize>(&self, page: &[u64; W]) -> Option<PageClass> {
+        let flags = word(page, self.flags);
+        let tail = word(page, self.compound) & 1;
+        let mapcount = half(page, self.mapcount).cast_signed();
+        if flags & (self.head | self.hwpoison) | tail != 0 || mapcount <= self.special {
+            return None;
+        }
+        let anonymous = word(page, self.mapping) & 1;
+        if flags & (self.lru | self.swap | self.slab) | anonymous == 0 {
+            return Some(PageClass::Kernel);
+        }
+        Some(self.class_of(flags, flags & self.slab != 0, anonymous != 0))
+    }
+
+    /// The class of a page in use.
+    fn class_of(&self, flags: u64, slab: bool, user: bool) -> PageClass {
+        let cache = flags & self.lru != 0 || flags & self.swap == self.swap;
+        if slab {
+            PageClass::Slab
+        } else if user {
+            PageClass::User
+        } else if !cache {
+            PageClass::Kernel
+        } else if flags & self.has_private != 0 {
+            PageClass::CachePrivate
+        } else {
+            PageClass::Cache
+        }
+    }
+
+    /// Looks closer at a page that is in no block, page number `number`.
+    fn look<const W: usize>(
+        &self,
+        page: &[u64; W],
+        second: Option<&[u64; W]>,
+        number: u64,
+    ) -> Look {
+        let flags = word(page, self.flags);
+        let broken = flags & self.hwpoison != 0;
+        if flags == u64::MAX {
+            return Look::Doubt(|doubts| &mut doubts.uninitialized);
+        }
+        if word(page, self.compound) & 1 != 0 {
+            return if broken {
+                Look::Page(PageClass::HwPoison)
+            } else {
+                Look::Doubt(|doubts| &mut doubts.tail)
+            };
+        }
+        let mapcount = half(page, self.mapcount).cast_signed();
+        let slab = flags & self.slab != 0 || Some(mapcount) == self.slab_type;
+        let aligned = |order: u32| {
+            1u64.checked_shl(order)
+                .filter(|pages| number & pages.wrapping_sub(1) == 0)
+        };
+        let free_order = if slab {
+            None
+        } else if mapcount == self.buddy {
+            Some(word(page, self.private))
+        } else if Some(mapcount) == self.unaccepted {
+            Some(self.free_orders.wrapping_sub(1))
+        } else {
+            None
+        };
+        if let Some(order) = free_order {
+            let pages = u32::try_from(order)
+                .ok()
+                .filter(|_| order < self.free_orders && half(page, self.refcount) == 0)
+                .and_then(aligned);
+            return match pages {
+                Some(_) if broken => Look::Page(PageClass::HwPoison),
+                Some(pages) => Look::Block(Block {
+                    class: PageClass::Free,
+                    left: pages,
+                    word: self.refcount.word,
+                    mask: u64::from(u32::MAX) << self.refcount.shift,
+                    expected: 0,
+                    heads: 0,
+                }),
+                None => Look::Doubt(|doubts| &mut doubts.order),
+            };
+        }
+        let offline = !slab && Some(mapcount) == self.offline;
+        let anonymous = word(page, self.mapping) & 1 != 0;
+        let class = |hugetlb| {
+            if broken {
+                PageClass::HwPoison
+            } else if offline {
+                PageClass::Offline
+            } else {
+                self.class_of(flags, slab, anonymous || hugetlb)
+            }
+        };
+        if flags & self.head == 0 {
+            return Look::Page(class(false));
+        }
+        let order = second.map(|second| match self.order {
+            Second::Byte(at) => half(second, at) & 0xff,
+            Second::Flags => u32::try_from(word(second, self.flags) & 0xff).unwrap_or(0),
+        });
+        let pages = order
+            .filter(|order| (1..=self.max_order).contains(order))
+            .and_then(aligned);
+        let (Some(pages), Some(second)) = (pages, second) else {
+            // makedumpfile believes the first page alone then; it is kept here, unless it must
+            // not be read.
+            return match class(false) {
+                unreadable if !unreadable.readable() => Look::Page(unreadable),
+                _ => Look::Doubt(|doubts| &mut doubts.order),
+            };
+        };
+        let hugetlb = match self.hugetlb {
+            HugeTlb::Never => false,
+            HugeTlb::Dtor(at, value) => half(second, at) & 0xff == u32::from(value),
+            HugeTlb::Flag(flag) => word(second, self.flags) & flag != 0,
+            HugeTlb::Mapcount(value) => mapcount == value,
+        };
+        Look::Block(Block {
+            class: class(hugetlb),
+            left: pages,
+            word: self.compound,
+            mask: u64::MAX,
+            // If it is no tail, the block ends right there.
+            expected: word(second, self.compound) | 1,
+            heads: if hugetlb { self.head } else { 0 },
+        })
+    }
+}
+
+/// What a closer look at a page tells.
+enum Look {
+    /// One page.
+    Page(PageClass),
+    /// The first page of a block.
+    Block(Block),
+    /// Implausible, for a reason to be counted.
+    Doubt(fn(&mut Doubts) -> &mut u64),
+}
+
+/// A word of a struct page. `W` is a power of two, and no word lies behind it.
+#[inline(always)]
+fn word<const W: usize>(page: &[u64; W], at: usize) -> u64 {
+    page.get(at & W.wrapping_sub(1))
+        .copied()
+        .map_or(0, u64::from_le)
+}
+
+/// Half a word of a struct page; more if the shift is no multiple of 32.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+fn half<const W: usize>(page: &[u64; W], at: Half) -> u32 {
+    word(page, at.word).wrapping_shr(at.shift) as u32
+}
+
+/// The keys of a struct page.
+struct Keys<'a> {
+    info: &'a Vmcoreinfo<'a>,
+    struct_page: u64,
+}
+
+impl Keys<'_> {
+    fn number(&self, name: &str, key: &'static str) -> Result<i64, ClassifyError> {
+        self.info.number(name).ok_or(ClassifyError::Missing(key))
+    }
+
+    /// A special `_mapcount`; `None` if the kernel has no such key.
+    fn value(&self, name: &str, key: &'static str) -> Result<Option<i32>, ClassifyError> {
+        let Some(number) = self.info.number(name) else {
+            return Ok(None);
+        };
+        // Newer kernels print the type as the unsigned number that it is.
+        match i32::try_from(number).or_else(|_| u32::try_from(number).map(u32::cast_signed)) {
+            // -1 is "not mapped", from there on it counts.
+            Ok(value) if value < -1 => Ok(Some(value)),
+            _ => Err(ClassifyError::Absurd {
+                key,
+                value: number.cast_unsigned(),
+            }),
+        }
+    }
+
+    /// The mask of a flag; 0 if the kernel has none.
+    fn flag(&self, name: &str, key: &'static str) -> Result<u64, ClassifyError> {
+        let Some(bit) = self.info.number(name) else {
+            return Ok(0);
+        };
+        u32::try_from(bit)
+            .ok()
+            .and_then(|bit| 1u64.checked_shl(bit))
+            .ok_or(ClassifyError::Absurd {
+                key,
+                value: bit.cast_unsigned(),
+            })
+    }
+
+    fn needed_flag(&self, name: &str, key: &'static str) -> Result<u64, ClassifyError> {
+        match self.flag(name, key)? {
+            0 => Err(ClassifyError::Missing(key)),
+            flag => Ok(flag),
+        }
+    }
+
+    /// A member's offset, if `len` bytes, aligned to their size, fit there.
+    fn offset(&self, name: &str, key: &'static str, len: u64) -> Result<u64, ClassifyError> {
+        let at = self.info.offset(name).ok_or(ClassifyError::Missing(key))?;
+        let fits = at
+            .checked_add(len)
+            .is_some_and(|end| end <= self.struct_page);
+        if !fits || !at.is_multiple_of(len) {
+            return Err(ClassifyError::Absurd { key, value: at });
+        }
+        Ok(at)
+    }
+
+    fn word(&self, name: &str, key: &'static str) -> Result<usize, ClassifyError> {
+        let at = self.offset(name, key, 8)?;
+        Ok(place(at).word)
+    }
+
+    fn half(&self, name: &str, key: &'static str) -> Result<Half, ClassifyError> {
+        self.offset(name, key, 4).map(place)
+    }
+
+    /// A byte of the second struct page: by its offset in struct page or, as member of a folio,
+    /// by its offset from the first.
+    fn second_byte(&self, of_page: &str, of_folio: &str) -> Result<Option<Half>, ClassifyError> {
+        let at = match (self.info.offset(of_page), self.info.offset(of_folio)) {
+            (Some(at), _) => at,
+            (None, Some(at)) => at.wrapping_sub(self.struct_page),
+            (None, None) => return Ok(None),
+        };
+        if at >= self.struct_page {
+            return Err(ClassifyError::Absurd {
+                key: "the offset of a compound page's order or destructor",
+                value: at,
+            });
+        }
+        Ok(Some(place(at)))
+    }
+
+    fn second(&self, of_page: &str, of_folio: &str) -> Result<Second, ClassifyError> {
+        let byte = self.second_byte(of_page, of_folio)?;
+        Ok(byte.map_or(Second::Flags, Second::Byte))
+    }
+
+    fn hugetlb(&self) -> Result<HugeTlb, ClassifyError> {
+        let key = "PAGE_HUGETLB_MAPCOUNT_VALUE";
+        if let Some(value) = self.value(key, key)? {
+            return Ok(HugeTlb::Mapcount(value));
+        }
+        let flag = self.flag("PG_hugetlb", "NUMBER(PG_hugetlb)")?;
+        if flag != 0 {
+            return Ok(HugeTlb::Flag(flag));
+        }
+        let dtor = self.second_byte("page.compound_dtor", "folio._folio_dtor")?;
+        let Some((at, value)) = dtor.zip(self.info.number("HUGETLB_PAGE_DTOR")) else {
+            return Ok(HugeTlb::Never);
+        };
+        match u8::try_from(value) {
+            Ok(value) => Ok(HugeTlb::Dtor(at, value)),
+            Err(_) => Err(ClassifyError::Absurd {
+                key: "NUMBER(HUGETLB_PAGE_DTOR)",
+                value: value.cast_unsigned(),
+            }),
+        }
+    }
+}
+
+/// The word that holds the byte at `offset`, and how far it is shifted there.
+fn place(offset: u64) -> Half {
+    Half {
+        word: usize::try_from(offset / 8).unwrap_or(0),
+        shift: u32::try_from(offset % 8).unwrap_or(0).wrapping_mul(8),
+    }
+}
+
+/// Pages that are one: a compound page, or a free block.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    class: PageClass,
+    /// Pages to come, the first one included.
+    left: u64,
+    /// What every page but the first has in this word, under this mask.
+    word: usize,
+    mask: u64,
+    expected: u64,
+    /// A flag that makes up for it.
+    heads: u64,
+}
+
+/// What the classifier remembers from page to page.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    block: Option<Block>,
+    doubts: Doubts,
+}
+
+impl State {
+    /// Classifies the first of `pages`, page number `number`, and as many after it as are of the
+    /// same class and easily told. None, if it takes a second page and there is one to be had.
+    fn run<const W: usize>(
+        &mut self,
+        fields: &Fields,
+        pages: &[[u64; W]],
+        number: u64,
+        last: bool,
+    ) -> Option<(PageClass, usize)> {
+        if let Some(mut block) = self.block.take() {
+            let (class, count) = block.continues(fields, pages);
+            if count > 0 {
+                let taken = u64::try_from(count).unwrap_or(u64::MAX);
+                block.left = block.left.saturating_sub(taken);
+                self.block = (block.left > 0).then_some(block);
+                return Some((class, count));
+            }
+            self.doubts.broken_block = self.doubts.broken_block.saturating_add(1);
+        }
+        let (first, rest) = pages.split_first()?;
+        if let Some(class) = fields.plain(first) {
+            let more = rest
+                .iter()
+                .take_while(|page| fields.plain(page) == Some(class))
+                .count();
+            return Some((class, more.saturating_add(1)));
+        }
+        if rest.is_empty() && !last && word(first, fields.flags) & fields.head != 0 {
+            return None;
+        }
+        let class = match fields.look(first, rest.first(), number) {
+            Look::Page(class) => class,
+            Look::Block(mut block) => {
+                block.left = block.left.saturating_sub(1);
+                self.block = (block.left > 0).then_some(block);
+                block.class
+            }
+            Look::Doubt(reason) => {
+                let count = reason(&mut self.doubts);
+                *count = count.saturating_add(1);
+                PageClass::Kernel
+            }
+        };
+        Some((class, 1))
+    }
+}
+
+impl Block {
+    /// The class of the next pages of this block, and how many of `pages` have it; 0 if the
+    /// first does not belong to the block.
+    fn continues<const W: usize>(&self, fields: &Fields, pages: &[[u64; W]]) -> (PageClass, usize) {
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let Self {
+            word: at,
+            mask,
+            expected,
+            ..
+        } = *self;
+        let count = pages
+            .iter()
+            .take(left)
+            .take_while(|page| {
+                (word(page, at) ^ expected) & mask | word(page, fields.flags) & fields.hwpoison == 0
+            })
+            .count();
+        match pages.first() {
+            Some(page) if count == 0 => {
+                let flags = word(page, fields.flags);
+                // All ones is no flag.
+                if flags & fields.hwpoison != 0 && flags != u64::MAX {
+                    (PageClass::HwPoison, 1)
+                } else {
+                    (
+                        self.class,
+                        usize::from(flags & self.heads != 0 && flags != u64::MAX),
+                    )
+                }
+            }
+            _ => (self.class, count),
+        }
+    }
+}
+
+/// The spans of a range: in order, without gap or overlap, the whole range.
+#[derive(Debug)]
+pub struct Spans<'a, M> {
+    classifier: Classifier,
+    virt: &'a VirtMem<M>,
+    /// The range: first frame, frame after the last.
+    frames: (u64, u64),
+    /// log2 of the frames in a page.
+    per_page_shift: u32,
+    /// The page after the last.
+    end: u64,
+    /// The next page to classify.
+    cursor: u64,
+    /// The first page of the next span.
+    told: u64,
+    /// The class of the pages between `told` and `cursor`, if there are any.
+    held: Option<PageClass>,
+    state: State,
+    stretch: Option<Stretch>,
+    /// Struct pages, each as many words as [`Self::width`].
+    buffer: [u64; BUFFER],
+    /// How many struct pages are in the buffer, and how many of them are done.
+    filled: usize,
+    at: usize,
+}
+
+impl<M: PhysMem> Spans<'_, M> {
+    /// What was implausible up to here.
+    pub fn doubts(&self) -> Doubts {
+        self.state.doubts
+    }
+
+    /// Classifies one page or more.
+    fn step(&mut self) -> Option<PageClass> {
+        if self.cursor >= self.end {
+            return None;
+        }
+        if self.at >= self.filled
+            && let Some(class) = self.fill()
+        {
+            return Some(class);
+        }
+        let (class, count) = match self.run() {
+            Some(run) => run,
+            // The second struct page is not in the buffer yet.
+            None => {
+                if let Some(class) = self.fill() {
+                    return Some(class);
+                }
+                self.run().unwrap_or((PageClass::Kernel, 1))
+            }
+        };
+        self.at = self.at.saturating_add(count);
+        self.advance(u64::try_from(count).unwrap_or(1));
+        Some(class)
+    }
+
+    fn advance(&mut self, pages: u64) {
+        self.cursor = self.cursor.saturating_add(pages.max(1)).min(self.end);
+    }
+
+    fn run(&mut self) -> Option<(PageClass, usize)> {
+        let width = self.width();
+        let words = self
+            .buffer
+            .get(self.at.saturating_mul(width)..self.filled.saturating_mul(width))?;
+        let fields = &self.classifier.fields;
+        let last = self.at == 0 || self.cursor.saturating_add(1) >= self.end;
+        if width == USUAL {
+            let pages = words.as_chunks::<USUAL>().0;
+            self.state.run(fields, pages, self.cursor, last)
+        } else {
+            let pages = words.as_chunks::<UNUSUAL>().0;
+            self.state.run(fields, pages, self.cursor, last)
+        }
+    }
+
+    /// Words that a struct page has in the buffer.
+    fn width(&self) -> usize {
+        if self.classifier.struct_page == 64 {
+            USUAL
+        } else {
+            UNUSUAL
+        }
+    }
+
+    /// Reads struct pages from the cursor's on. If there are none, passes over those that cannot
+    /// be read and returns what they are.
+    fn fill(&mut self) -> Option<PageClass> {
+        self.at = 0;
+        self.filled = 0;
+        let failed = match self.read_pages() {
+            Ok(()) => return None,
+            Err(failed) => failed,
+        };
+        // What follows cannot be told to belong to the block.
+        if self.state.block.take().is_some() {
+            let broken = &mut self.state.doubts.broken_block;
+            *broken = broken.saturating_add(1);
+        }
+        let pages = failed.pages.clamp(1, self.end.saturating_sub(self.cursor));
+        let count = (failed.reason)(&mut self.state.doubts);
+        *count = count.saturating_add(pages);
+        self.advance(pages);
+        Some(PageClass::Kernel)
+    }
+
+    fn read_pages(&mut self) -> Result<(), Failed> {
+        let cursor = self.cursor;
+        let memmap = &self.classifier.memmap;
+        let stretch = match self.stretch {
+            Some(known) if (known.first..known.end).contains(&cursor) => known,
+            _ => *self.stretch.insert(memmap.stretch(self.virt, cursor)),
+        };
+        let end = stretch.end.min(self.end);
+        let Some(address) = memmap.address(&stretch, cursor) else {
+            return Err(Failed::unmapped(end.saturating_sub(cursor)));
+        };
+        let width = self.width();
+        let room = BUFFER.checked_div(width).unwrap_or(0);
+        let wanted = usize::try_from(end.saturating_sub(cursor))
+            .unwrap_or(room)
+            .min(room);
+        let struct_page = self.classifier.struct_page;
+        let result = if width == USUAL {
+            let bytes = bytemuck::must_cast_slice_mut::<u64, u8>(&mut self.buffer);
+            let bytes = bytes
+                .get_mut(..wanted.saturating_mul(64))
+                .unwrap_or_default();
+            let (read, result) = read_up_to(self.virt, address, bytes);
+            self.filled = read / 64;
+            result
+        } else {
+            let mut at = address;
+            let mut result = Ok(());
+            for slot in self.buffer.chunks_mut(width).take(wanted) {
+                result = self.classifier.read_one(self.virt, at, slot);
+                if result.is_err() {
+                    break;
+                }
+                at = KernelVirtAddr(at.0.wrapping_add(struct_page));
+                self.filled = self.filled.saturating_add(1);
+            }
+            result
+        };
+        match result {
+            Err(error) if self.filled == 0 => {
+                // A bulk read may have failed on a later page.
+                let slot = self.buffer.get_mut(..width).unwrap_or_default();
+                if self.classifier.read_one(self.virt, address, slot).is_ok() {
+                    self.filled = 1;
+                    return Ok(());
+                }
+                let page = 1u64.checked_shl(self.classifier.page_shift).unwrap_or(1);
+                // All struct pages up to `span`'s next multiple are as far away as this one.
+                let up_to = |span: u64| {
+                    let inside = address.0 & span.wrapping_sub(1);
+                    span.wrapping_sub(inside)
+                        .checked_div(struct_page)
+                        .unwrap_or(0)
+                };
+                Err(match error {
+                    TranslateError::NotMapped { span, .. } => Failed::unmapped(up_to(span)),
+                    TranslateError::NotKernel(_) => Failed::unmapped(up_to(page)),
+                    TranslateError::Unreadable(_) if self.virt.translate(address).is_ok() => {
+                        Failed::unreadable(1)
+                    }
+                    TranslateError::Unreadable(_) => Failed::unreadable(up_to(page)),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Struct pages that could not be read.
+struct Failed {
+    pages: u64,
+    reason: fn(&mut Doubts) -> &mut u64,
+}
+
+impl Failed {
+    fn unmapped(pages: u64) -> Self {
+        Self {
+            pages,
+            reason: |doubts| &mut doubts.unmapped,
+        }
+    }
+
+    fn unreadable(pages: u64) -> Self {
+        Self {
+            pages,
+            reason: |doubts| &mut doubts.unreadable,
+        }
+    }
+}
+
+/// Fills `into` from `va` as far as it can be read; tells how far that is.
+fn read_up_to<M: PhysMem>(
+    virt: &VirtMem<M>,
+    va: KernelVirtAddr,
+    into: &mut [u8],
+) -> (usize, Result<(), TranslateError>) {
+    let mut done = 0usize;
+    while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let at = KernelVirtAddr(va.0.wrapping_add(u64::try_from(done).unwrap_or(0)));
+        let near = match virt.translate(at) {
+            Ok((_, near)) => usize::try_from(near).unwrap_or(usize::MAX),
+            Err(error) => return (done, Err(error)),
+        };
+        let len = near.min(rest.len()).max(1);
+        if let Err(error) = virt.read(at, rest.get_mut(..len).unwrap_or_default()) {
+            return (done, Err(error));
+        }
+        done = done.saturating_add(len);
+    }
+    (done, Ok(()))
+}
+
+impl<M: PhysMem> Iterator for Spans<'_, M> {
+    type Item = Span;
+
+    fn next(&mut self) -> Option<Span> {
+        let first = self.told;
+        let class = match self.held.take() {
+            Some(class) => class,
+            None => self.step()?,
+        };
+        let mut end = self.cursor;
+        while let Some(next) = self.step() {
+            if next != class {
+                self.held = Some(next);
+                break;
+            }
+            end = self.cursor;
+        }
+        self.told = end;
+        // A page of 16 or 64 KiB may reach beyond the range.
+        let (range_first, range_end) = self.frames;
+        let frame = |page: u64| page.checked_shl(self.per_page_shift).unwrap_or(u64::MAX);
+        let first = frame(first).max(range_first);
+        Some(Span {
+            first: Pfn(first),
+            frames: frame(end).min(range_end).saturating_sub(first),
+            class,
+        })
+    }
+}
+
+impl<M: PhysMem> core::iter::FusedIterator for Spans<'_, M> {}
