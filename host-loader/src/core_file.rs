@@ -1,10 +1,9 @@
 //! Reads the memory in an ELF core by physical address: a plain partition's, or a vmcore.
 
-use std::cell::RefCell;
-
 use kdraw_format::addr::{PhysAddr, PhysRange};
-use kdraw_format::walk::ReadAt;
 use kdraw_linux::memory::{PhysMem, Unreadable};
+
+use crate::source::SharedRead;
 
 const EHDR_LEN: usize = 64;
 const PHDR_LEN: usize = 56;
@@ -28,17 +27,17 @@ pub struct Load {
 /// An ELF core.
 #[derive(Debug)]
 pub struct CoreFile<R> {
-    source: RefCell<R>,
+    source: R,
     loads: Vec<Load>,
     notes: (u64, u64),
 }
 
-impl<R: ReadAt> CoreFile<R> {
+impl<R: SharedRead> CoreFile<R> {
     /// Reads the core's headers.
     ///
     /// # Errors
     /// [`NoCore`].
-    pub fn open(mut source: R) -> Result<Self, NoCore> {
+    pub fn open(source: R) -> Result<Self, NoCore> {
         let mut header = [0; EHDR_LEN];
         source.read_at(0, &mut header).map_err(|_| NoCore)?;
         let count = header
@@ -51,7 +50,7 @@ impl<R: ReadAt> CoreFile<R> {
         let mut table = vec![0; usize::from(count).saturating_mul(PHDR_LEN)];
         source.read_at(table_at, &mut table).map_err(|_| NoCore)?;
         let mut core = Self {
-            source: RefCell::new(source),
+            source,
             loads: Vec::new(),
             notes: (0, 0),
         };
@@ -89,14 +88,14 @@ impl<R: ReadAt> CoreFile<R> {
             return Vec::new();
         }
         let mut notes = vec![0; len as usize];
-        match self.source.borrow_mut().read_at(at, &mut notes) {
+        match self.source.read_at(at, &mut notes) {
             Ok(()) => notes,
             Err(_) => Vec::new(),
         }
     }
 }
 
-impl<R: ReadAt> PhysMem for CoreFile<R> {
+impl<R: SharedRead> PhysMem for CoreFile<R> {
     fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), Unreadable> {
         let mut at = at;
         let mut rest = into;
@@ -112,7 +111,6 @@ impl<R: ReadAt> PhysMem for CoreFile<R> {
             let (now, later) = rest.split_at_mut_checked(len).ok_or(here)?;
             let inside = at.0.saturating_sub(load.memory.start.0);
             self.source
-                .borrow_mut()
                 .read_at(load.offset.saturating_add(inside), now)
                 .map_err(|_| here)?;
             at = at.checked_add(len as u64).ok_or(here)?;

@@ -88,6 +88,25 @@ impl FrameSet {
         left
     }
 
+    /// Its ranges in bytes, in pieces of at most `most` bytes that begin at multiples of it or at
+    /// a range's start.
+    pub fn batches(&self, most: u64) -> Vec<PhysRange> {
+        let frames = (most / FRAME_SIZE).max(1);
+        let mut batches = Vec::new();
+        for &(first, end) in &self.ranges {
+            let mut at = first;
+            while at < end {
+                let next = at.saturating_add(1).next_multiple_of(frames).min(end);
+                batches.push(PhysRange {
+                    start: PhysAddr(at.saturating_mul(FRAME_SIZE)),
+                    end: PhysAddr(next.saturating_mul(FRAME_SIZE)),
+                });
+                at = next;
+            }
+        }
+        batches
+    }
+
     /// Its ranges in bytes, at most `most`: beyond that the smallest gaps are filled. Returns
     /// the frames that so came in, too.
     pub fn phys_ranges(&self, most: usize) -> (Vec<PhysRange>, u64) {
@@ -153,6 +172,16 @@ mod tests {
                 "{a:b} {b:b}"
             );
         }
+    }
+
+    #[test]
+    fn batches_cover_everything_once() {
+        let batches = set(&[(3, 9), (20, 21)]).batches(4 * FRAME_SIZE);
+        let frames: Vec<_> = batches
+            .iter()
+            .map(|batch| (batch.start.0 / FRAME_SIZE, batch.end.0 / FRAME_SIZE))
+            .collect();
+        assert_eq!(frames, [(3, 4), (4, 8), (8, 9), (20, 21)]);
     }
 
     #[test]

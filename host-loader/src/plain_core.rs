@@ -3,27 +3,28 @@
 
 use kdraw_format::addr::{Pfn, PhysAddr, PhysRange};
 use kdraw_format::trailer::CoreSums;
-use kdraw_format::walk::{ReadAt, ReadFailed};
+use kdraw_format::walk::ReadFailed;
 
 use crate::core_file::CoreFile;
 use crate::frames::FrameSet;
 use crate::partition::DumpPartition;
 use crate::scan::Scan;
+use crate::source::SharedRead;
 
 /// The longest piece that is read at once.
 const MAX_PIECE: u64 = 64 << 20;
 
 /// A window onto a partition: the core, offset 0 being its first byte.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct CoreWindow<'a> {
-    partition: &'a mut DumpPartition,
+    partition: &'a DumpPartition,
     start: u64,
     len: u64,
 }
 
 impl<'a> CoreWindow<'a> {
     /// The core of `len` bytes; no longer than the partition has room.
-    pub fn new(partition: &'a mut DumpPartition, len: u64) -> Self {
+    pub fn new(partition: &'a DumpPartition, len: u64) -> Self {
         let (start, room) = partition
             .superblock
             .plain_core()
@@ -46,8 +47,8 @@ impl<'a> CoreWindow<'a> {
     }
 }
 
-impl ReadAt for CoreWindow<'_> {
-    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+impl SharedRead for CoreWindow<'_> {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
         let failed = ReadFailed { offset };
         let end = offset.checked_add(into.len() as u64).ok_or(failed)?;
         if end > self.len {
@@ -82,25 +83,25 @@ pub fn core_len(scan: &Scan) -> u64 {
 
 /// Checks the core of a plain partition.
 pub fn check(
-    partition: &mut DumpPartition,
+    partition: &DumpPartition,
     scan: &Scan,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Checked {
     let mut checked = Checked::default();
-    let mut window = CoreWindow::new(partition, core_len(scan));
+    let window = CoreWindow::new(partition, core_len(scan));
     match scan.core_sums.as_deref().map(CoreSums::decode) {
         None => checked
             .problems
             .push("no checksums of the core: it cannot be checked".to_owned()),
         Some(Err(why)) => checked.problems.push(why.to_string()),
-        Some(Ok(sums)) => pieces(&mut window, &sums, &mut checked, progress),
+        Some(Ok(sums)) => pieces(&window, &sums, &mut checked, progress),
     }
     frames(window, scan, &mut checked);
     checked
 }
 
 fn pieces(
-    window: &mut CoreWindow<'_>,
+    window: &CoreWindow<'_>,
     sums: &CoreSums<'_>,
     checked: &mut Checked,
     progress: &mut dyn FnMut(u64, u64),

@@ -1,19 +1,28 @@
-//! Reads a slot from its first chunk to its last, checks every checksum, and says what is there
-//! and what is lost. `info`, `extract` and `verify` all begin with it.
+//! Reads a slot from its first chunk to its last, checks every checksum, unpacks what is packed,
+//! and says what is there and what is lost. `info`, `extract` and `verify` all begin with it.
 
-use kdraw_format::addr::{PartOffset, Pfn};
-use kdraw_format::chunk::{ChunkHeader, Codec, Content, Kind};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use kdraw_format::addr::PartOffset;
+use kdraw_format::chunk::{ChunkHeader, Class, Codec, Content, Kind, Run};
 use kdraw_format::layout::SlotPlace;
 use kdraw_format::memory_map::{self, Fate, MapEntry};
 use kdraw_format::records::records;
 use kdraw_format::slot::{Outcome, SlotHeader};
-use kdraw_format::trailer::tag;
-use kdraw_format::walk::{Step, WALK_BUFFER, Walk};
+use kdraw_format::trailer::{ClassCount, tag};
+use kdraw_format::walk::{ReadAt, Step, WALK_BUFFER, Walk};
 use serde::Serialize;
 
 use crate::black_box::{BlackBox, text};
+use crate::frame_index::{FrameIndex, Place, StoredChunk};
 use crate::frames::FrameSet;
+use crate::parallel;
 use crate::partition::DumpPartition;
+use crate::summary;
+use crate::unpack::unpack;
 
 /// The most bytes kept of each kind of chunk that is not pages.
 const MAX_SMALL: usize = 64 << 20;
@@ -49,6 +58,45 @@ pub struct Trailer {
     pub phases: Vec<(String, u64)>,
     /// Why the dump is not complete.
     pub truncated: Option<String>,
+    /// What became of the frames of each class, most valuable first; empty in dumps of no class.
+    pub classes: Vec<ClassFate>,
+    /// Why frames were taken as kernel memory though something about them was implausible, and
+    /// how many.
+    pub doubts: Vec<(String, u64)>,
+}
+
+/// What became of the frames of one class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassFate {
+    /// The class, as [`summary::class`] names it.
+    ///
+    /// [`summary::class`]: crate::summary::class
+    pub class: &'static str,
+    /// Frames of it in the crashed kernel's memory.
+    pub found: u64,
+    /// Frames of it that were kept.
+    pub kept: u64,
+}
+
+/// The chunks that hold one class of pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassPart {
+    /// The class.
+    pub class: &'static str,
+    /// Where the first of them begins in the stream, in bytes.
+    pub from: u64,
+    /// Where the last of them ends.
+    pub to: u64,
+    /// How many chunks.
+    pub chunks: u64,
+    /// Frames that are stored.
+    pub frames: u64,
+    /// Frames that are told to be filled with one byte.
+    pub filled: u64,
+    /// Bytes of the stored frames.
+    pub raw_bytes: u64,
+    /// Bytes that they take in the stream.
+    pub stored_bytes: u64,
 }
 
 /// Everything that was found in a slot, but the pages themselves.
@@ -76,25 +124,34 @@ pub struct Scan {
     pub stream_len: u64,
     /// Frames whose content is there.
     pub stored: FrameSet,
-    /// Frames that are known to be zero.
-    pub zero: FrameSet,
+    /// Frames that are known to be filled with one byte.
+    pub filled: FrameSet,
     /// Frames that the payload could not read.
     pub unreadable: FrameSet,
-    /// Where the stored frames' bytes are: one entry per run, by first frame.
-    pub places: Vec<Place>,
+    /// Frames that were stored in chunks that are lost but for their headers.
+    pub lost_frames: FrameSet,
+    /// Where the frames are.
+    pub index: FrameIndex,
+    /// The parts of the stream that hold pages, by class, in the order of the stream.
+    pub parts: Vec<ClassPart>,
+    /// How the pages are packed: of each codec the number of chunks.
+    pub codecs: Vec<(&'static str, u64)>,
     /// What is lost.
     pub lost: Vec<Lost>,
 }
 
-/// Frames whose bytes lie together on the partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// The first frame.
-    pub first: Pfn,
-    /// How many.
-    pub frames: u64,
-    /// Where the first one's bytes are.
-    pub at: PartOffset,
+/// A packed chunk of pages, on its way to be tried.
+struct Packed {
+    number: u32,
+    header: ChunkHeader,
+    data: Vec<u8>,
+}
+
+/// A chunk of pages that cannot be unpacked.
+struct Spoilt {
+    number: u32,
+    header: ChunkHeader,
+    why: String,
 }
 
 impl Scan {
@@ -107,23 +164,50 @@ impl Scan {
         let header = partition.header(slot);
         let mut scan = Self::default();
         if header.outcome != Outcome::Empty {
-            let mut walk = Walk::new(&mut partition.source, slot, &header);
-            let mut buffer = vec![0; WALK_BUFFER];
+            let walk = Walk::new(&mut partition.source, slot, &header);
             let start = slot.stream_start().0;
-            while let Some(step) = walk.step(&mut buffer) {
-                scan.take(&step, start);
-                progress(walk.position(), walk.limit());
-            }
+            let spoilt = scan.walk(walk, start, progress);
+            scan.spoil(&spoilt);
         }
         scan.header = header;
-        scan.stored.tidy();
-        scan.zero.tidy();
+        scan.index.tidy();
+        scan.stored = scan
+            .index
+            .frames(|place| matches!(place, Place::Stored { .. }));
+        scan.filled = scan.index.frames(|place| matches!(place, Place::Filled(_)));
         scan.unreadable.tidy();
-        scan.places.sort_unstable();
+        scan.lost_frames.tidy();
+        scan.parts.sort_by_key(|part| part.from);
         scan
     }
 
-    fn take(&mut self, step: &Step<'_>, start: u64) {
+    /// Takes every chunk; the packed ones are tried by other threads meanwhile. Returns those
+    /// that cannot be unpacked.
+    fn walk<R: ReadAt>(
+        &mut self,
+        mut walk: Walk<R>,
+        start: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Vec<Spoilt> {
+        let threads = parallel::threads();
+        let (send, receive) = sync_channel(threads.saturating_mul(2));
+        let receive = Mutex::new(receive);
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(|| try_packed(&receive)))
+                .collect();
+            let mut buffer = vec![0; WALK_BUFFER];
+            while let Some(step) = walk.step(&mut buffer) {
+                self.take(&step, start, &send);
+                progress(walk.position(), walk.limit());
+            }
+            drop(send);
+            let spoilt = workers.into_iter().flat_map(|worker| worker.join());
+            spoilt.flatten().collect()
+        })
+    }
+
+    fn take(&mut self, step: &Step<'_>, start: u64, packed: &SyncSender<Packed>) {
         match step {
             Step::Chunk {
                 header,
@@ -131,12 +215,26 @@ impl Scan {
                 data,
             } => {
                 self.chunks = self.chunks.saturating_add(1);
-                self.stream_len = header
-                    .stream_offset
-                    .saturating_add(u64::from(header.chunk_len));
-                match unusable(header) {
-                    Some(why) => self.lose(header.stream_offset, self.stream_len, why, None),
-                    None => self.keep(header, chunk, data, start),
+                self.stream_len = end_of(header);
+                match header.kind {
+                    Kind::Pages => self.keep_pages(header, chunk, data, start, packed),
+                    Kind::Unknown {
+                        number,
+                        optional: false,
+                    } => {
+                        let why = format!(
+                            "chunk of kind {number}, which this version does not know; \
+                             use a newer kdraw"
+                        );
+                        self.lose(header.stream_offset, self.stream_len, why, None);
+                    }
+                    _ => match unpack(header, data) {
+                        Ok(data) => self.keep(header, &data),
+                        Err(why) => {
+                            let why = why.to_string();
+                            self.lose(header.stream_offset, self.stream_len, why, None);
+                        }
+                    },
                 }
             }
             Step::Lost {
@@ -146,7 +244,7 @@ impl Scan {
                 header,
                 chunk,
             } => {
-                let frames = header.map(|header| stored_frames(&header, chunk));
+                let frames = header.map(|header| self.keep_told(&header, chunk));
                 self.lose(*from, *to, why.to_string(), frames);
             }
         }
@@ -161,7 +259,7 @@ impl Scan {
         });
     }
 
-    fn keep(&mut self, header: &ChunkHeader, chunk: &[u8], data: &[u8], start: u64) {
+    fn keep(&mut self, header: &ChunkHeader, data: &[u8]) {
         match header.kind {
             Kind::BlackBox => self.black_box = Some(BlackBox::parse(data)),
             Kind::MemoryMap if self.memory_map.len() < MAX_MAP => {
@@ -172,40 +270,137 @@ impl Scan {
             Kind::PayloadLog => append(&mut self.payload_log, data),
             Kind::Trailer => self.trailer = Some(Trailer::parse(data)),
             Kind::CoreSums => self.core_sums = Some(data.to_vec()),
-            Kind::Pages => {
-                let mut at = start
-                    .saturating_add(header.stream_offset)
-                    .saturating_add(u64::from(header.header_len));
-                for run in header.runs(chunk).flatten() {
-                    let frames = u64::from(run.frames);
-                    if run.content == Content::Stored {
-                        self.places.push(Place {
-                            first: run.first,
-                            frames,
-                            at: PartOffset(at),
-                        });
-                        at = at.saturating_add(run.stored_len());
-                    }
-                    let set = match run.content {
-                        Content::Stored => &mut self.stored,
-                        Content::Filled(0) => &mut self.zero,
-                        Content::Unreadable | Content::Filled(_) => &mut self.unreadable,
-                    };
-                    set.add(run.first, frames);
-                }
+            Kind::MemoryMap | Kind::Pages | Kind::Index | Kind::Unknown { .. } => {}
+        }
+    }
+
+    fn keep_pages(
+        &mut self,
+        header: &ChunkHeader,
+        chunk: &[u8],
+        data: &[u8],
+        start: u64,
+        packed: &SyncSender<Packed>,
+    ) {
+        let number = self.index.add_chunk(StoredChunk {
+            at: PartOffset(start.saturating_add(header.stream_offset)),
+            len: header.chunk_len,
+        });
+        let mut before = 0u16;
+        for run in header.runs(chunk).flatten() {
+            self.index.add(&run, number, before);
+            self.unreadable_run(&run);
+            self.count(header, &run);
+            if run.content == Content::Stored {
+                before = before.saturating_add(run.frames as u16); // 128 at most in all
             }
-            Kind::MemoryMap | Kind::Index | Kind::Unknown { .. } => {}
+        }
+        self.count_chunk(header);
+        if header.codec != Codec::Raw {
+            // Fails if every worker is gone, and that they are not.
+            let _ = packed.send(Packed {
+                number,
+                header: *header,
+                data: data.to_vec(),
+            });
+        }
+    }
+
+    /// Keeps what the header of a chunk tells whose data is lost; returns how many stored frames
+    /// are lost with it.
+    fn keep_told(&mut self, header: &ChunkHeader, chunk: &[u8]) -> u64 {
+        let mut gone = 0u64;
+        if header.kind == Kind::Pages {
+            for run in header.runs(chunk).flatten() {
+                if run.content == Content::Stored {
+                    gone = gone.saturating_add(run.frames.into());
+                    self.lost_frames.add(run.first, run.frames.into());
+                    continue;
+                }
+                self.index.add(&run, 0, 0);
+                self.unreadable_run(&run);
+            }
+        }
+        gone
+    }
+
+    fn unreadable_run(&mut self, run: &Run) {
+        if run.content == Content::Unreadable {
+            self.unreadable.add(run.first, run.frames.into());
+        }
+    }
+
+    /// Chunks whose data cannot be unpacked are lost but for what their headers tell.
+    fn spoil(&mut self, spoilt: &[Spoilt]) {
+        let mut frames: BTreeMap<u32, u64> =
+            spoilt.iter().map(|spoilt| (spoilt.number, 0)).collect();
+        let lost_frames = &mut self.lost_frames;
+        self.index.forget(|chunk, extent| {
+            let count = frames.get_mut(&chunk)?;
+            *count = count.saturating_add(extent.frames.into());
+            lost_frames.add(extent.first, extent.frames.into());
+            Some(())
+        });
+        for Spoilt {
+            number,
+            header,
+            why,
+        } in spoilt
+        {
+            let frames = frames.get(number).copied();
+            self.lose(header.stream_offset, end_of(header), why.clone(), frames);
+        }
+    }
+
+    fn part(&mut self, class: Class, from: u64) -> Option<&mut ClassPart> {
+        let class = summary::class(class);
+        let known = self.parts.iter().position(|part| part.class == class);
+        let index = known.unwrap_or(self.parts.len());
+        if known.is_none() {
+            self.parts.push(ClassPart::new(class, from));
+        }
+        self.parts.get_mut(index)
+    }
+
+    fn count(&mut self, header: &ChunkHeader, run: &Run) {
+        let Some(part) = self.part(run.class, header.stream_offset) else {
+            return;
+        };
+        part.to = part.to.max(end_of(header));
+        match run.content {
+            Content::Stored => part.frames = part.frames.saturating_add(run.frames.into()),
+            Content::Filled(_) => part.filled = part.filled.saturating_add(run.frames.into()),
+            Content::Unreadable => {}
+        }
+        part.raw_bytes = part.raw_bytes.saturating_add(run.stored_len());
+    }
+
+    fn count_chunk(&mut self, header: &ChunkHeader) {
+        if let Some(part) = self.part(header.class, header.stream_offset) {
+            part.chunks = part.chunks.saturating_add(1);
+            part.stored_bytes = part.stored_bytes.saturating_add(header.chunk_len.into());
+        }
+        let codec = match header.codec {
+            Codec::Raw => "raw",
+            Codec::Lz4 => "lz4",
+        };
+        match self.codecs.iter_mut().find(|(name, _)| *name == codec) {
+            Some((_, chunks)) => *chunks = chunks.saturating_add(1),
+            None => self.codecs.push((codec, 1)),
         }
     }
 
     /// All frames of which the content is known.
     pub fn known(&self) -> FrameSet {
-        let mut known = self.stored.clone();
-        for (first, end) in self.zero.ranges() {
-            known.add(Pfn(*first), end.saturating_sub(*first));
-        }
-        known.tidy();
-        known
+        self.index.frames(|_| true)
+    }
+
+    /// Whether frames were left out on purpose: filtered, or for want of room.
+    pub fn is_filtered(&self) -> bool {
+        let classes = self.trailer.iter().flat_map(|trailer| &trailer.classes);
+        self.header.level != 0
+            || !self.header.left_out.is_empty()
+            || classes.into_iter().any(|class| class.kept < class.found)
     }
 
     /// All frames that the memory map promises.
@@ -220,10 +415,14 @@ impl Scan {
         promised
     }
 
-    /// The promised frames that are neither known nor told to be unreadable.
+    /// The frames that should be known and are not: of what the memory map promises if nothing
+    /// was left out on purpose, else of what the headers of lost chunks tell.
     pub fn missing(&self) -> FrameSet {
-        let told = self.promised().without(&self.known());
-        told.without(&self.unreadable)
+        let should = match self.is_filtered() {
+            true => self.lost_frames.clone(),
+            false => self.promised(),
+        };
+        should.without(&self.known()).without(&self.unreadable)
     }
 
     /// When it crashed, in seconds since 1970.
@@ -246,15 +445,19 @@ impl Trailer {
                     (found.dropped_ranges, found.chunks) = (next(), next());
                 }
                 tag::PHASES => {
-                    found.phases = text(bytes)
-                        .lines()
-                        .filter_map(|line| {
-                            let (name, at) = line.split_once('=')?;
-                            Some((name.to_owned(), at.parse().ok()?))
+                    found.phases = counts(bytes);
+                }
+                tag::TRUNCATED => found.truncated = Some(text(bytes)),
+                tag::CLASSES => {
+                    found.classes = ClassCount::decode_all(bytes)
+                        .map(|count| ClassFate {
+                            class: summary::class(count.class),
+                            found: count.found,
+                            kept: count.kept,
                         })
                         .collect();
                 }
-                tag::TRUNCATED => found.truncated = Some(text(bytes)),
+                tag::DOUBTS => found.doubts = counts(bytes),
                 _ => {}
             }
         }
@@ -262,31 +465,53 @@ impl Trailer {
     }
 }
 
-/// Why a whole chunk cannot be used by this version.
-fn unusable(header: &ChunkHeader) -> Option<String> {
-    match (header.kind, header.codec) {
-        (
-            Kind::Unknown {
-                number,
-                optional: false,
-            },
-            _,
-        ) => Some(format!(
-            "chunk of kind {number}, which this version does not know; use a newer kdraw"
-        )),
-        (_, Codec::Lz4) => {
-            Some("chunk packed with LZ4, which this version does not unpack".to_owned())
+/// `name=number` lines.
+fn counts(bytes: &[u8]) -> Vec<(String, u64)> {
+    text(bytes)
+        .lines()
+        .filter_map(|line| {
+            let (name, number) = line.split_once('=')?;
+            Some((name.to_owned(), number.parse().ok()?))
+        })
+        .collect()
+}
+
+impl ClassPart {
+    fn new(class: &'static str, from: u64) -> Self {
+        Self {
+            class,
+            from,
+            to: from,
+            chunks: 0,
+            frames: 0,
+            filled: 0,
+            raw_bytes: 0,
+            stored_bytes: 0,
         }
-        _ => None,
     }
 }
 
-fn stored_frames(header: &ChunkHeader, chunk: &[u8]) -> u64 {
-    header
-        .runs(chunk)
-        .flatten()
-        .filter(|run| run.content == Content::Stored)
-        .fold(0, |sum, run| u64::from(run.frames).saturating_add(sum))
+/// Where a chunk ends in the stream.
+fn end_of(header: &ChunkHeader) -> u64 {
+    header.stream_offset.saturating_add(header.chunk_len.into())
+}
+
+/// Tries to unpack chunks until there are no more; returns those that could not be.
+fn try_packed(chunks: &Mutex<Receiver<Packed>>) -> Vec<Spoilt> {
+    let mut spoilt = Vec::new();
+    loop {
+        let next = chunks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(packed) = next else {
+            return spoilt;
+        };
+        if let Err(why) = unpack(&packed.header, &packed.data) {
+            spoilt.push(Spoilt {
+                number: packed.number,
+                header: packed.header,
+                why: why.to_string(),
+            });
+        }
+    }
 }
 
 fn append(to: &mut Vec<u8>, data: &[u8]) {
@@ -297,44 +522,132 @@ fn append(to: &mut Vec<u8>, data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use kdraw_format::chunk::{ChunkSpec, Run, data_offset, seal};
+    use kdraw_format::addr::Pfn;
+    use kdraw_format::chunk::{ChunkSpec, seal};
+    use kdraw_format::layout::{DATA_START, Superblock};
 
     use super::*;
+    use crate::source::{Access, Source};
+
+    const STREAM_AT: usize = 2 * 4096;
+
+    fn run(first: u64, frames: u32, content: Content) -> Run {
+        Run {
+            first: Pfn(first),
+            frames,
+            content,
+            class: Class::Kernel,
+        }
+    }
+
+    /// An LZ4 block of one literal run.
+    fn literals(data: &[u8]) -> Vec<u8> {
+        let mut block = vec![0xf0];
+        let mut rest = data.len() - 15;
+        while rest >= 255 {
+            block.push(255);
+            rest -= 255;
+        }
+        block.push(rest as u8);
+        block.extend(data);
+        block
+    }
+
+    /// Scans a slot of these chunks: codec, runs, data as stored, its raw length.
+    fn scanned(chunks: &[(Codec, &[Run], &[u8], usize)]) -> (Scan, DumpPartition) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.img");
+        let superblock = Superblock::new([1; 16], 0, 4 << 20, 1, false).unwrap();
+        let mut image = vec![0; 4 << 20];
+        let mut at = 0;
+        for (sequence, (codec, runs, data, raw_len)) in chunks.iter().enumerate() {
+            let mut buffer = vec![0; 64 << 10];
+            let from = kdraw_format::chunk::data_offset(runs.len());
+            buffer[from..from + data.len()].copy_from_slice(data);
+            let spec = ChunkSpec {
+                kind: Kind::Pages,
+                codec: *codec,
+                dump_id: [9; 16],
+                sequence: sequence as u64,
+                stream_offset: at as u64,
+                runs,
+                stored_len: data.len(),
+                raw_len: *raw_len,
+            };
+            let len = seal(&mut buffer, &spec).unwrap();
+            let start = DATA_START as usize + STREAM_AT + at;
+            image[start..start + len].copy_from_slice(&buffer[..len]);
+            at += len;
+        }
+        let mut block = [0; 4096];
+        superblock.encode(&mut block);
+        image[..4096].copy_from_slice(&block);
+        let slot = superblock.slot(0).unwrap();
+        let header = SlotHeader {
+            outcome: Outcome::Writing,
+            dump_id: [9; 16],
+            ..SlotHeader::default()
+        };
+        header.encode(&mut block);
+        for copy in [0, 1] {
+            let at = slot.header(copy).0 as usize;
+            image[at..at + 4096].copy_from_slice(&block);
+        }
+        std::fs::write(&path, image).unwrap();
+        let mut partition = DumpPartition {
+            source: Source::open(&path, Access::Read).unwrap(),
+            superblock,
+        };
+        let scan = Scan::of(&mut partition, &slot, &mut |_, _| {});
+        (scan, partition)
+    }
 
     #[test]
     fn frames_are_sorted_by_what_is_told_of_them() {
-        let contents = [Content::Filled(0), Content::Stored, Content::Unreadable];
-        let runs = [0, 1, 2].map(|index| Run {
-            first: Pfn(0x40000 + 16 * index as u64),
-            frames: 1 + index as u32,
-            content: contents[index],
-            ..Run::default()
-        });
-        let mut buffer = vec![0; 16 << 10];
-        let spec = ChunkSpec {
-            kind: Kind::Pages,
-            codec: Codec::Raw,
-            dump_id: [1; 16],
-            sequence: 0,
-            stream_offset: 0x3000,
-            runs: &runs,
-            stored_len: 2 * 4096,
-            raw_len: 2 * 4096,
-        };
-        let len = seal(&mut buffer, &spec).unwrap();
-        let chunk = &buffer[..len];
-        let header = ChunkHeader::decode(chunk).unwrap();
-        let mut scan = Scan::default();
-        scan.keep(&header, chunk, header.data(chunk).unwrap(), 0x10_0000);
-        assert_eq!(scan.zero.ranges(), [(0x40000, 0x40001)]);
+        let runs = [
+            run(0x40000, 1, Content::Filled(0)),
+            run(0x40010, 2, Content::Stored),
+            run(0x40020, 3, Content::Unreadable),
+            run(0x40030, 4, Content::Filled(0xcc)),
+        ];
+        let (scan, _) = scanned(&[(Codec::Raw, &runs, &[5; 8192], 8192)]);
         assert_eq!(scan.stored.ranges(), [(0x40010, 0x40012)]);
+        assert_eq!(
+            scan.filled.ranges(),
+            [(0x40000, 0x40001), (0x40030, 0x40034)]
+        );
         assert_eq!(scan.unreadable.ranges(), [(0x40020, 0x40023)]);
-        let place = Place {
-            first: Pfn(0x40010),
-            frames: 2,
-            at: PartOffset(0x10_3000 + data_offset(3) as u64),
-        };
-        assert_eq!(scan.places, [place]);
-        assert_eq!(scan.known().count(), 3);
+        assert_eq!(scan.known().count(), 7);
+        let filled = scan.index.find(Pfn(0x40032)).unwrap();
+        assert_eq!((filled.frames, filled.place), (2, Place::Filled(0xcc)));
+        let part = &scan.parts[0];
+        assert_eq!((part.class, part.chunks), ("kernel", 1));
+        assert_eq!((part.frames, part.filled, part.raw_bytes), (2, 5, 8192));
+        assert_eq!(scan.codecs, [("raw", 1)]);
+    }
+
+    #[test]
+    fn what_cannot_be_unpacked_is_lost_and_the_header_still_counts() {
+        let whole = literals(&[7; 4096]);
+        let short = literals(&[7; 4095]);
+        let stored = |first| run(first, 1, Content::Stored);
+        let filled = run(0x50000, 1, Content::Filled(1));
+        let (scan, _) = scanned(&[
+            (Codec::Lz4, &[stored(0x40000)], &whole, 4096),
+            (Codec::Lz4, &[stored(0x40001), filled], &short, 4096),
+            (Codec::Lz4, &[stored(0x40002)], &[0xff; 300], 4096),
+            (Codec::Lz4, &[stored(0x40003)], &whole, 4096),
+        ]);
+        assert_eq!(
+            scan.stored.ranges(),
+            [(0x40000, 0x40001), (0x40003, 0x40004)]
+        );
+        assert_eq!(scan.filled.ranges(), [(0x50000, 0x50001)]);
+        assert_eq!(scan.lost_frames.ranges(), [(0x40001, 0x40003)]);
+        assert_eq!((scan.chunks, scan.lost.len()), (4, 2));
+        for lost in &scan.lost {
+            assert!(lost.why.contains("LZ4"), "{lost:?}");
+            assert_eq!(lost.frames, Some(1));
+        }
     }
 }

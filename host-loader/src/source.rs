@@ -229,8 +229,23 @@ impl Source {
     }
 }
 
-impl ReadAt for Source {
-    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+/// Bytes that several threads may read at once.
+pub trait SharedRead: Sync {
+    /// Fills `into` from byte `offset` on.
+    ///
+    /// # Errors
+    /// [`ReadFailed`] if not all of it could be read.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed>;
+}
+
+impl<R: SharedRead + ?Sized> SharedRead for &R {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+        (**self).read_at(offset, into)
+    }
+}
+
+impl SharedRead for Source {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
         let failed = ReadFailed { offset };
         let end = offset.checked_add(into.len() as u64).ok_or(failed)?;
         if end > self.len {
@@ -238,5 +253,11 @@ impl ReadAt for Source {
         }
         let at = self.base.checked_add(offset).ok_or(failed)?;
         self.file.read_exact_at(into, at).map_err(|_| failed)
+    }
+}
+
+impl ReadAt for Source {
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+        SharedRead::read_at(self, offset, into)
     }
 }

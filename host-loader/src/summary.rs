@@ -2,7 +2,7 @@
 //! `--json` and in words.
 
 use kdraw_format::black_box::BLACK_BOX_CHUNK;
-use kdraw_format::chunk::{ChunkHeader, Kind};
+use kdraw_format::chunk::{ChunkHeader, Class, Kind};
 use kdraw_format::layout::SlotPlace;
 use kdraw_format::slot::{Epitaph, EpitaphKind, Outcome, SlotHeader};
 use kdraw_format::walk::ReadAt;
@@ -226,6 +226,20 @@ fn first_black_box(
     let data = first.data(&chunk).ok()?;
     let ours = first.kind == Kind::BlackBox && first.dump_id == header.dump_id;
     ours.then(|| BlackBox::parse(data))
+}
+
+/// A class's name.
+pub fn class(class: Class) -> &'static str {
+    match class {
+        Class::Unclassified => "unclassified",
+        Class::KernelCore => "kernel core",
+        Class::KernelData => "kernel data",
+        Class::Kernel => "kernel",
+        Class::CachePrivate => "private cache",
+        Class::Cache => "cache",
+        Class::User => "user",
+        Class::Free => "free",
+    }
 }
 
 /// An outcome's name in `--json`.

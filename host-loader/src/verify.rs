@@ -215,6 +215,9 @@ fn stream(scan: &Scan, plain: bool, problems: &mut Vec<String>) {
     let mut counts = vec![("chunks", trailer.chunks, chunks)];
     if !plain {
         counts.push(("stored frames", trailer.frames, scan.stored.count()));
+        if scan.header.stream_len != 0 {
+            counts.push(("filled frames", scan.header.filled, scan.filled.count()));
+        }
         let unreadable = scan.unreadable.count();
         counts.push(("unreadable frames", trailer.unreadable, unreadable));
     }

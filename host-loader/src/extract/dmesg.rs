@@ -40,7 +40,7 @@ pub fn of(memory: impl PhysMem, notes: &[u8], scan: &Scan) -> Log {
 }
 
 /// The log of a plain partition's core.
-pub fn of_plain(partition: &mut DumpPartition, scan: &Scan) -> Log {
+pub fn of_plain(partition: &DumpPartition, scan: &Scan) -> Log {
     match CoreFile::open(CoreWindow::new(partition, core_len(scan))) {
         Ok(core) => {
             let notes = match scan.notes.is_empty() {

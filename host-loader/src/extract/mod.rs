@@ -12,6 +12,7 @@ pub mod vmcore;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use kdraw_format::addr::PhysAddr;
 use kdraw_format::layout::SlotPlace;
 use kdraw_linux::core_elf::CoreElfError;
 
@@ -43,9 +44,9 @@ pub enum ExtractError {
     Nothing(u32),
     /// The partition gives other bytes than a moment ago.
     #[error(
-        "the chunk at stream byte {0:#x} was whole and now is not: the device is failing; try again"
+        "the memory at {0} was whole in the dump and now is not: the device is failing; try again"
     )]
-    Unstable(u64),
+    Unstable(PhysAddr),
     /// No header can be made.
     #[error(transparent)]
     Core(#[from] CoreElfError),
@@ -94,7 +95,7 @@ pub fn extract(
         let log = dmesg::of_plain(partition, &scan);
         (core, log)
     } else {
-        let core = vmcore::write(partition, slot, &scan, &mut file, &vmcore_path, progress)?;
+        let core = vmcore::write(partition, &scan, &mut file, &vmcore_path, progress)?;
         let memory = DumpMemory::new(partition, &scan);
         let log = dmesg::of(memory, &scan.notes, &scan);
         (core, log)

@@ -5,11 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use kdraw_format::addr::{FRAME_SIZE, PhysAddr, PhysRange};
-use kdraw_format::chunk::{Codec, Content, Kind};
-use kdraw_format::layout::SlotPlace;
-use kdraw_format::walk::{ReadAt, Step, WALK_BUFFER, Walk};
 use kdraw_linux::core_elf::CoreLayout;
 use kdraw_linux::layout::KernelLayout;
+use kdraw_linux::memory::{PhysMem, Unreadable};
 use kdraw_linux::translate::VirtMem;
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
@@ -17,13 +15,18 @@ use super::dump_memory::DumpMemory;
 use super::{ExtractError, check_room};
 use crate::error::Error;
 use crate::frames::FrameSet;
+use crate::parallel;
 use crate::partition::DumpPartition;
 use crate::plain_core::{self, CoreWindow};
 use crate::scan::Scan;
+use crate::source::SharedRead;
 
 /// The most pieces of memory that a vmcore is split into; ELF has room for 65534 headers, and
 /// the kernel image takes some.
 const MAX_SEGMENTS: usize = 60_000;
+
+/// Bytes that are read at once.
+const BATCH: u64 = 1 << 20;
 
 /// What was written.
 #[derive(Debug, Default)]
@@ -45,26 +48,26 @@ pub struct Written {
 /// # Errors
 /// [`ExtractError`].
 pub fn write(
-    partition: &mut DumpPartition,
-    slot: &SlotPlace,
+    partition: &DumpPartition,
     scan: &Scan,
     file: &mut File,
     path: &Path,
     progress: &mut dyn FnMut(&'static str, u64, u64),
 ) -> Result<Written, ExtractError> {
-    let known = scan.known();
     // Without a page the file still has the notes, and dmesg.txt and metadata.json stand beside it.
     if scan.chunks == 0 {
-        return Err(ExtractError::Nothing(slot.index));
+        return Err(ExtractError::Nothing(scan.header.index));
     }
+    let known = scan.known();
+    let memory = DumpMemory::new(partition, scan);
     let (segments, filled) = known.phys_ranges(MAX_SEGMENTS);
     let info = Vmcoreinfo::from_notes(&scan.notes);
     let kernel = info
         .as_ref()
         .and_then(|info| KernelLayout::from_vmcoreinfo(info).ok());
-    let image = kernel.zip(info.as_ref()).and_then(|(kernel, info)| {
-        VirtMem::new(DumpMemory::new(partition, scan), kernel).image(info)
-    });
+    let image = kernel
+        .zip(info.as_ref())
+        .and_then(|(kernel, info)| VirtMem::new(&memory, kernel).image(info));
     let layout = CoreLayout::new(&segments, kernel, image, scan.notes.len())?;
     let missing = scan.missing();
     let incomplete = !missing.is_empty() || !scan.lost.is_empty() || scan.trailer.is_none();
@@ -76,42 +79,19 @@ pub fn write(
     layout.write_header(&scan.notes, incomplete, &mut header)?;
     put(file, path, 0, &header)?;
     let places: Vec<_> = layout.segments().collect();
-    let mut walk = Walk::new(&mut partition.source, slot, &scan.header);
-    let mut buffer = vec![0; WALK_BUFFER];
-    let mut chunks = 0u64;
-    while let Some(step) = walk.step(&mut buffer) {
-        progress("extracting", walk.position(), walk.limit());
-        let Step::Chunk {
-            header,
-            chunk,
-            data,
-        } = step
-        else {
-            continue;
-        };
-        chunks = chunks.saturating_add(1);
-        if header.kind != Kind::Pages || header.codec != Codec::Raw {
-            continue;
-        }
-        let mut rest = data;
-        for run in header.runs(chunk).flatten() {
-            if run.content != Content::Stored {
-                continue;
-            }
-            let len = usize::try_from(run.stored_len()).unwrap_or(usize::MAX);
-            let Some((bytes, later)) = rest.split_at_checked(len) else {
-                break; // cannot be: the header was checked
-            };
-            rest = later;
-            if let Some(at) = run.first.addr() {
-                put_memory(file, path, &places, at, bytes)?;
-            }
-        }
-    }
-    // Every chunk that the scan found whole must still have been.
-    if chunks != scan.chunks {
-        return Err(ExtractError::Unstable(walk.position()));
-    }
+    let total = known.count().saturating_mul(FRAME_SIZE);
+    let mut done = 0u64;
+    parallel::in_order(
+        &known.batches(BATCH),
+        |batch| (*batch, read_batch(&memory, batch)),
+        |(batch, bytes)| {
+            let bytes = bytes.map_err(|why| ExtractError::Unstable(why.at))?;
+            put_memory(file, path, &places, batch.start, &bytes)?;
+            done = done.saturating_add(batch.len());
+            progress("extracting", done, total);
+            Ok::<_, ExtractError>(())
+        },
+    )?;
     Ok(Written {
         bytes: layout.file_len(),
         frames: known.count(),
@@ -121,7 +101,12 @@ pub fn write(
     })
 }
 
-/// Writes frames to where their segments have them.
+fn read_batch(memory: &impl PhysMem, batch: &PhysRange) -> Result<Vec<u8>, Unreadable> {
+    let mut bytes = vec![0; batch.len() as usize];
+    memory.read(batch.start, &mut bytes).map(|()| bytes)
+}
+
+/// Writes memory to where its segment has it.
 fn put_memory(
     file: &File,
     path: &Path,
@@ -130,7 +115,7 @@ fn put_memory(
     bytes: &[u8],
 ) -> Result<(), Error> {
     let after = places.partition_point(|(segment, _)| segment.start <= at);
-    // A run never straddles segments: they are unions of runs.
+    // A batch never straddles segments: they are unions of ranges of known frames.
     let Some((segment, offset)) = places.get(..after).and_then(<[_]>::last) else {
         return Ok(());
     };
@@ -174,7 +159,7 @@ fn put(file: &File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// [`ExtractError`].
 pub fn copy_plain(
-    partition: &mut DumpPartition,
+    partition: &DumpPartition,
     scan: &Scan,
     file: &mut File,
     path: &Path,
@@ -183,7 +168,7 @@ pub fn copy_plain(
     let checked = plain_core::check(partition, scan, &mut |at, total| {
         progress("checking", at, total);
     });
-    let mut window = CoreWindow::new(partition, plain_core::core_len(scan));
+    let window = CoreWindow::new(partition, plain_core::core_len(scan));
     let len = window.len();
     if len == 0 {
         return Err(ExtractError::Nothing(scan.header.index));
