@@ -32,6 +32,7 @@ use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, Pfn, PhysAddr, PhysRange};
 pub use crate::dump_level::{DumpLevel, NotALevel, PageClass};
 use crate::memmap::{MemMap, Stretch};
 use crate::memory::PhysMem;
+use crate::struct_page::{Block, Fields, Look, UNUSUAL, word};
 use crate::translate::{TranslateError, VirtMem};
 use crate::vmcoreinfo::Vmcoreinfo;
 
@@ -39,29 +40,30 @@ use crate::vmcoreinfo::Vmcoreinfo;
 const BUFFER: usize = 1024;
 /// Words of a struct page of the usual 64 bytes.
 const USUAL: usize = 8;
-/// Room for a struct page of any other size.
-const UNUSUAL: usize = 16;
-/// The largest compound page: 16 GiB, hugetlb with a granule of 64 KiB.
-const MAX_COMPOUND_SHIFT: u32 = 34;
-/// Orders of a zone's free lists: 11 usually, 14 with a granule of 64 KiB.
-const MAX_FREE_ORDERS: u64 = 32;
-/// No page of the kernel image is referenced more often.
-const MAX_IMAGE_REFERENCES: u32 = 1 << 16;
+
+/// A key of VMCOREINFO, such as `SIZE(page)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(pub(crate) &'static str, pub(crate) &'static str);
+
+impl core::fmt::Display for Key {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self(kind, name) = self;
+        write!(f, "{kind}({name})")
+    }
+}
 
 /// Why pages cannot be classified. The dump then has all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClassifyError {
     /// A key is absent or not a number.
     #[error("VMCOREINFO has no usable {0}; pages cannot be told apart")]
-    Missing(&'static str),
+    Missing(Key),
     /// A value that no kernel has.
-    #[error("VMCOREINFO says {key} is {value:#x}, which no kernel has; pages cannot be told apart")]
-    Absurd {
-        /// Which one.
-        key: &'static str,
-        /// What stands there.
-        value: u64,
-    },
+    #[error("VMCOREINFO says {0}={1}, which no kernel has; pages cannot be told apart")]
+    Absurd(Key, i128),
+    /// Two flags, or two members, of struct page in one place.
+    #[error("VMCOREINFO puts two {0} of struct page in one place; pages cannot be told apart")]
+    Overlap(&'static str),
     /// The struct page of the kernel's own image cannot be read.
     #[error("the struct page of the kernel's image cannot be read: {0}")]
     Unreadable(#[from] TranslateError),
@@ -136,67 +138,6 @@ pub struct Span {
     pub class: PageClass,
 }
 
-/// A `u32` of a struct page.
-#[derive(Clone, Copy, Debug)]
-struct Half {
-    word: usize,
-    shift: u32,
-}
-
-/// Where the second struct page of a compound page tells of the whole.
-#[derive(Clone, Copy, Debug)]
-enum Second {
-    /// A byte.
-    Byte(Half),
-    /// The low byte of its flags.
-    Flags,
-}
-
-/// How hugetlb pages are known.
-#[derive(Clone, Copy, Debug)]
-enum HugeTlb {
-    /// No such key: built without.
-    Never,
-    /// A byte of the second struct page has this value.
-    Dtor(Half, u8),
-    /// A bit of the second's flags.
-    Flag(u64),
-    /// The first's `_mapcount`.
-    Mapcount(i32),
-}
-
-/// Where the members of a struct page lie, in words of 8 bytes, and what values tell.
-#[derive(Clone, Copy, Debug)]
-struct Fields {
-    flags: usize,
-    refcount: Half,
-    mapping: usize,
-    mapcount: Half,
-    private: usize,
-    /// `compound_head`, `compound_info` since 7.1.
-    compound: usize,
-    order: Second,
-    hugetlb: HugeTlb,
-
-    lru: u64,
-    has_private: u64,
-    /// `PG_swapbacked` and `PG_swapcache`.
-    swap: u64,
-    head: u64,
-    /// 0 if the kernel has no such flag; as `slab`.
-    hwpoison: u64,
-    slab: u64,
-
-    buddy: i32,
-    slab_type: Option<i32>,
-    offline: Option<i32>,
-    unaccepted: Option<i32>,
-    /// The highest of all special `_mapcount`s: above, it is a count.
-    special: i32,
-    free_orders: u64,
-    max_order: u32,
-}
-
 /// Tells what pages are. Made of VMCOREINFO alone; holds no memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Classifier {
@@ -218,12 +159,12 @@ impl Classifier {
     ) -> Result<Self, ClassifyError> {
         let struct_page = info
             .size("page")
-            .ok_or(ClassifyError::Missing("SIZE(page)"))?;
+            .ok_or(ClassifyError::Missing(Key("SIZE", "page")))?;
         if !(56..=128).contains(&struct_page) || !struct_page.is_multiple_of(8) {
-            return Err(ClassifyError::Absurd {
-                key: "SIZE(page)",
-                value: struct_page,
-            });
+            return Err(ClassifyError::Absurd(
+                Key("SIZE", "page"),
+                struct_page.into(),
+            ));
         }
         let page_shift = virt.layout().page_shift;
         let this = Self {
@@ -306,432 +247,6 @@ impl Classifier {
     }
 }
 
-impl Fields {
-    fn new(
-        info: &Vmcoreinfo<'_>,
-        struct_page: u64,
-        page_shift: u32,
-    ) -> Result<Self, ClassifyError> {
-        let keys = Keys { info, struct_page };
-        let head = keys
-            .number("PG_head_mask", "NUMBER(PG_head_mask)")?
-            .cast_unsigned();
-        if !head.is_power_of_two() {
-            return Err(ClassifyError::Absurd {
-                key: "NUMBER(PG_head_mask)",
-                value: head,
-            });
-        }
-        let buddy = keys
-            .value("PAGE_BUDDY_MAPCOUNT_VALUE", "PAGE_BUDDY_MAPCOUNT_VALUE")?
-            .ok_or(ClassifyError::Missing("NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)"))?;
-        let slab_type = keys.value("PAGE_SLAB_MAPCOUNT_VALUE", "PAGE_SLAB_MAPCOUNT_VALUE")?;
-        let offline = keys.value("PAGE_OFFLINE_MAPCOUNT_VALUE", "PAGE_OFFLINE_MAPCOUNT_VALUE")?;
-        let unaccepted = keys.value(
-            "PAGE_UNACCEPTED_MAPCOUNT_VALUE",
-            "PAGE_UNACCEPTED_MAPCOUNT_VALUE",
-        )?;
-        let slab = keys.flag("PG_slab", "NUMBER(PG_slab)")?;
-        if slab_type.is_none() && slab == 0 {
-            // An object in a slab page may lie over `mapping` and look like anonymous memory.
-            return Err(ClassifyError::Missing(
-                "NUMBER(PG_slab) or NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)",
-            ));
-        }
-        let free_orders = info
-            .length("zone.free_area")
-            .ok_or(ClassifyError::Missing("LENGTH(zone.free_area)"))?;
-        if !(1..=MAX_FREE_ORDERS).contains(&free_orders) {
-            return Err(ClassifyError::Absurd {
-                key: "LENGTH(zone.free_area)",
-                value: free_orders,
-            });
-        }
-        let hugetlb = keys.hugetlb()?;
-        let huge_type = match hugetlb {
-            HugeTlb::Mapcount(value) => Some(value),
-            _ => None,
-        };
-        let special = [Some(buddy), slab_type, offline, unaccepted, huge_type]
-            .into_iter()
-            .flatten()
-            .max()
-            .unwrap_or(buddy);
-        let this = Self {
-            flags: keys.word("page.flags", "OFFSET(page.flags)")?,
-            refcount: keys.half("page._refcount", "OFFSET(page._refcount)")?,
-            mapping: keys.word("page.mapping", "OFFSET(page.mapping)")?,
-            mapcount: keys.half("page._mapcount", "OFFSET(page._mapcount)")?,
-            private: keys.word("page.private", "OFFSET(page.private)")?,
-            compound: keys
-                .word("page.compound_head", "OFFSET(page.compound_head)")
-                .or_else(|error| match error {
-                    ClassifyError::Missing(_) => keys.word(
-                        "page.compound_info",
-                        "OFFSET(page.compound_head) or OFFSET(page.compound_info)",
-                    ),
-                    absurd => Err(absurd),
-                })?,
-            order: keys.second("page.compound_order", "folio._folio_order")?,
-            hugetlb,
-            lru: keys.needed_flag("PG_lru", "NUMBER(PG_lru)")?,
-            has_private: keys.needed_flag("PG_private", "NUMBER(PG_private)")?,
-            swap: keys.needed_flag("PG_swapbacked", "NUMBER(PG_swapbacked)")?
-                | keys.needed_flag("PG_swapcache", "NUMBER(PG_swapcache)")?,
-            head,
-            hwpoison: keys.flag("PG_hwpoison", "NUMBER(PG_hwpoison)")?,
-            slab,
-            buddy,
-            slab_type,
-            offline,
-            unaccepted,
-            special,
-            free_orders,
-            max_order: MAX_COMPOUND_SHIFT.saturating_sub(page_shift),
-        };
-        this.distinct()?;
-        Ok(this)
-    }
-
-    /// Checks that no flag and no member is another one too.
-    fn distinct(&self) -> Result<(), ClassifyError> {
-        let flags = [
-            self.lru,
-            self.has_private,
-            self.swap,
-            self.head,
-            self.hwpoison,
-            self.slab,
-        ];
-        let sum = flags.into_iter().fold(0, |all, flag| all | flag);
-        let bits = flags
-            .into_iter()
-            .fold(0, |all: u32, flag| all.saturating_add(flag.count_ones()));
-        if sum.count_ones() != bits || self.swap.count_ones() != 2 {
-            return Err(ClassifyError::Absurd {
-                key: "a flag of struct page that is another one too, and",
-                value: sum,
-            });
-        }
-        let words = [
-            self.flags,
-            self.mapping,
-            self.private,
-            self.compound,
-            self.mapcount.word,
-        ];
-        let set = words.into_iter().fold(0u32, |set, word| {
-            set | 1u32.wrapping_shl(u32::try_from(word).unwrap_or(0))
-        });
-        if usize::try_from(set.count_ones()) != Ok(words.len()) {
-            return Err(ClassifyError::Absurd {
-                key: "a member of struct page that is another one too, and",
-                value: u64::from(set),
-            });
-        }
-        Ok(())
-    }
-
-    /// Whether a struct page is as those of the image: in use, nobody's.
-    fn is_image_page(&self, page: &[u64; UNUSUAL]) -> bool {
-        word(page, self.flags) & (self.lru | self.head | self.hwpoison | self.slab) == 0
-            && word(page, self.compound) & 1 == 0
-            && half(page, self.mapcount).cast_signed() == -1
-            && (1..MAX_IMAGE_REFERENCES).contains(&half(page, self.refcount))
-    }
-
-    /// The class of a page that is in no block; `None` if it takes a closer look.
-    #[inline(always)]
-    fn plain<const W: usize>(&self, page: &[u64; W]) -> Option<PageClass> {
-        let flags = word(page, self.flags);
-        let tail = word(page, self.compound) & 1;
-        let mapcount = half(page, self.mapcount).cast_signed();
-        if flags & (self.head | self.hwpoison) | tail != 0 || mapcount <= self.special {
-            return None;
-        }
-        let anonymous = word(page, self.mapping) & 1;
-        if flags & (self.lru | self.swap | self.slab) | anonymous == 0 {
-            return Some(PageClass::Kernel);
-        }
-        Some(self.class_of(flags, flags & self.slab != 0, anonymous != 0))
-    }
-
-    /// The class of a page in use.
-    fn class_of(&self, flags: u64, slab: bool, user: bool) -> PageClass {
-        let cache = flags & self.lru != 0 || flags & self.swap == self.swap;
-        if slab {
-            PageClass::Slab
-        } else if user {
-            PageClass::User
-        } else if !cache {
-            PageClass::Kernel
-        } else if flags & self.has_private != 0 {
-            PageClass::CachePrivate
-        } else {
-            PageClass::Cache
-        }
-    }
-
-    /// Looks closer at a page that is in no block, page number `number`.
-    fn look<const W: usize>(
-        &self,
-        page: &[u64; W],
-        second: Option<&[u64; W]>,
-        number: u64,
-    ) -> Look {
-        let flags = word(page, self.flags);
-        let broken = flags & self.hwpoison != 0;
-        if flags == u64::MAX {
-            return Look::Doubt(|doubts| &mut doubts.uninitialized);
-        }
-        if word(page, self.compound) & 1 != 0 {
-            return if broken {
-                Look::Page(PageClass::HwPoison)
-            } else {
-                Look::Doubt(|doubts| &mut doubts.tail)
-            };
-        }
-        let mapcount = half(page, self.mapcount).cast_signed();
-        let slab = flags & self.slab != 0 || Some(mapcount) == self.slab_type;
-        let aligned = |order: u32| {
-            1u64.checked_shl(order)
-                .filter(|pages| number & pages.wrapping_sub(1) == 0)
-        };
-        let free_order = if slab {
-            None
-        } else if mapcount == self.buddy {
-            Some(word(page, self.private))
-        } else if Some(mapcount) == self.unaccepted {
-            Some(self.free_orders.wrapping_sub(1))
-        } else {
-            None
-        };
-        if let Some(order) = free_order {
-            let pages = u32::try_from(order)
-                .ok()
-                .filter(|_| order < self.free_orders && half(page, self.refcount) == 0)
-                .and_then(aligned);
-            return match pages {
-                Some(_) if broken => Look::Page(PageClass::HwPoison),
-                Some(pages) => Look::Block(Block {
-                    class: PageClass::Free,
-                    left: pages,
-                    word: self.refcount.word,
-                    mask: u64::from(u32::MAX) << self.refcount.shift,
-                    expected: 0,
-                    heads: 0,
-                }),
-                None => Look::Doubt(|doubts| &mut doubts.order),
-            };
-        }
-        let offline = !slab && Some(mapcount) == self.offline;
-        let anonymous = word(page, self.mapping) & 1 != 0;
-        let class = |hugetlb| {
-            if broken {
-                PageClass::HwPoison
-            } else if offline {
-                PageClass::Offline
-            } else {
-                self.class_of(flags, slab, anonymous || hugetlb)
-            }
-        };
-        if flags & self.head == 0 {
-            return Look::Page(class(false));
-        }
-        let order = second.map(|second| match self.order {
-            Second::Byte(at) => half(second, at) & 0xff,
-            Second::Flags => u32::try_from(word(second, self.flags) & 0xff).unwrap_or(0),
-        });
-        let pages = order
-            .filter(|order| (1..=self.max_order).contains(order))
-            .and_then(aligned);
-        let (Some(pages), Some(second)) = (pages, second) else {
-            // makedumpfile believes the first page alone then; it is kept here, unless it must
-            // not be read.
-            return match class(false) {
-                unreadable if !unreadable.readable() => Look::Page(unreadable),
-                _ => Look::Doubt(|doubts| &mut doubts.order),
-            };
-        };
-        let hugetlb = match self.hugetlb {
-            HugeTlb::Never => false,
-            HugeTlb::Dtor(at, value) => half(second, at) & 0xff == u32::from(value),
-            HugeTlb::Flag(flag) => word(second, self.flags) & flag != 0,
-            HugeTlb::Mapcount(value) => mapcount == value,
-        };
-        Look::Block(Block {
-            class: class(hugetlb),
-            left: pages,
-            word: self.compound,
-            mask: u64::MAX,
-            // If it is no tail, the block ends right there.
-            expected: word(second, self.compound) | 1,
-            heads: if hugetlb { self.head } else { 0 },
-        })
-    }
-}
-
-/// What a closer look at a page tells.
-enum Look {
-    /// One page.
-    Page(PageClass),
-    /// The first page of a block.
-    Block(Block),
-    /// Implausible, for a reason to be counted.
-    Doubt(fn(&mut Doubts) -> &mut u64),
-}
-
-/// A word of a struct page. `W` is a power of two, and no word lies behind it.
-#[inline(always)]
-fn word<const W: usize>(page: &[u64; W], at: usize) -> u64 {
-    page.get(at & W.wrapping_sub(1))
-        .copied()
-        .map_or(0, u64::from_le)
-}
-
-/// Half a word of a struct page; more if the shift is no multiple of 32.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-fn half<const W: usize>(page: &[u64; W], at: Half) -> u32 {
-    word(page, at.word).wrapping_shr(at.shift) as u32
-}
-
-/// The keys of a struct page.
-struct Keys<'a> {
-    info: &'a Vmcoreinfo<'a>,
-    struct_page: u64,
-}
-
-impl Keys<'_> {
-    fn number(&self, name: &str, key: &'static str) -> Result<i64, ClassifyError> {
-        self.info.number(name).ok_or(ClassifyError::Missing(key))
-    }
-
-    /// A special `_mapcount`; `None` if the kernel has no such key.
-    fn value(&self, name: &str, key: &'static str) -> Result<Option<i32>, ClassifyError> {
-        let Some(number) = self.info.number(name) else {
-            return Ok(None);
-        };
-        // Newer kernels print the type as the unsigned number that it is.
-        match i32::try_from(number).or_else(|_| u32::try_from(number).map(u32::cast_signed)) {
-            // -1 is "not mapped", from there on it counts.
-            Ok(value) if value < -1 => Ok(Some(value)),
-            _ => Err(ClassifyError::Absurd {
-                key,
-                value: number.cast_unsigned(),
-            }),
-        }
-    }
-
-    /// The mask of a flag; 0 if the kernel has none.
-    fn flag(&self, name: &str, key: &'static str) -> Result<u64, ClassifyError> {
-        let Some(bit) = self.info.number(name) else {
-            return Ok(0);
-        };
-        u32::try_from(bit)
-            .ok()
-            .and_then(|bit| 1u64.checked_shl(bit))
-            .ok_or(ClassifyError::Absurd {
-                key,
-                value: bit.cast_unsigned(),
-            })
-    }
-
-    fn needed_flag(&self, name: &str, key: &'static str) -> Result<u64, ClassifyError> {
-        match self.flag(name, key)? {
-            0 => Err(ClassifyError::Missing(key)),
-            flag => Ok(flag),
-        }
-    }
-
-    /// A member's offset, if `len` bytes, aligned to their size, fit there.
-    fn offset(&self, name: &str, key: &'static str, len: u64) -> Result<u64, ClassifyError> {
-        let at = self.info.offset(name).ok_or(ClassifyError::Missing(key))?;
-        let fits = at
-            .checked_add(len)
-            .is_some_and(|end| end <= self.struct_page);
-        if !fits || !at.is_multiple_of(len) {
-            return Err(ClassifyError::Absurd { key, value: at });
-        }
-        Ok(at)
-    }
-
-    fn word(&self, name: &str, key: &'static str) -> Result<usize, ClassifyError> {
-        let at = self.offset(name, key, 8)?;
-        Ok(place(at).word)
-    }
-
-    fn half(&self, name: &str, key: &'static str) -> Result<Half, ClassifyError> {
-        self.offset(name, key, 4).map(place)
-    }
-
-    /// A byte of the second struct page: by its offset in struct page or, as member of a folio,
-    /// by its offset from the first.
-    fn second_byte(&self, of_page: &str, of_folio: &str) -> Result<Option<Half>, ClassifyError> {
-        let at = match (self.info.offset(of_page), self.info.offset(of_folio)) {
-            (Some(at), _) => at,
-            (None, Some(at)) => at.wrapping_sub(self.struct_page),
-            (None, None) => return Ok(None),
-        };
-        if at >= self.struct_page {
-            return Err(ClassifyError::Absurd {
-                key: "the offset of a compound page's order or destructor",
-                value: at,
-            });
-        }
-        Ok(Some(place(at)))
-    }
-
-    fn second(&self, of_page: &str, of_folio: &str) -> Result<Second, ClassifyError> {
-        let byte = self.second_byte(of_page, of_folio)?;
-        Ok(byte.map_or(Second::Flags, Second::Byte))
-    }
-
-    fn hugetlb(&self) -> Result<HugeTlb, ClassifyError> {
-        let key = "PAGE_HUGETLB_MAPCOUNT_VALUE";
-        if let Some(value) = self.value(key, key)? {
-            return Ok(HugeTlb::Mapcount(value));
-        }
-        let flag = self.flag("PG_hugetlb", "NUMBER(PG_hugetlb)")?;
-        if flag != 0 {
-            return Ok(HugeTlb::Flag(flag));
-        }
-        let dtor = self.second_byte("page.compound_dtor", "folio._folio_dtor")?;
-        let Some((at, value)) = dtor.zip(self.info.number("HUGETLB_PAGE_DTOR")) else {
-            return Ok(HugeTlb::Never);
-        };
-        match u8::try_from(value) {
-            Ok(value) => Ok(HugeTlb::Dtor(at, value)),
-            Err(_) => Err(ClassifyError::Absurd {
-                key: "NUMBER(HUGETLB_PAGE_DTOR)",
-                value: value.cast_unsigned(),
-            }),
-        }
-    }
-}
-
-/// The word that holds the byte at `offset`, and how far it is shifted there.
-fn place(offset: u64) -> Half {
-    Half {
-        word: usize::try_from(offset / 8).unwrap_or(0),
-        shift: u32::try_from(offset % 8).unwrap_or(0).wrapping_mul(8),
-    }
-}
-
-/// Pages that are one: a compound page, or a free block.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    class: PageClass,
-    /// Pages to come, the first one included.
-    left: u64,
-    /// What every page but the first has in this word, under this mask.
-    word: usize,
-    mask: u64,
-    expected: u64,
-    /// A flag that makes up for it.
-    heads: u64,
-}
-
 /// What the classifier remembers from page to page.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
@@ -784,42 +299,6 @@ impl State {
             }
         };
         Some((class, 1))
-    }
-}
-
-impl Block {
-    /// The class of the next pages of this block, and how many of `pages` have it; 0 if the
-    /// first does not belong to the block.
-    fn continues<const W: usize>(&self, fields: &Fields, pages: &[[u64; W]]) -> (PageClass, usize) {
-        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let Self {
-            word: at,
-            mask,
-            expected,
-            ..
-        } = *self;
-        let count = pages
-            .iter()
-            .take(left)
-            .take_while(|page| {
-                (word(page, at) ^ expected) & mask | word(page, fields.flags) & fields.hwpoison == 0
-            })
-            .count();
-        match pages.first() {
-            Some(page) if count == 0 => {
-                let flags = word(page, fields.flags);
-                // All ones is no flag.
-                if flags & fields.hwpoison != 0 && flags != u64::MAX {
-                    (PageClass::HwPoison, 1)
-                } else {
-                    (
-                        self.class,
-                        usize::from(flags & self.heads != 0 && flags != u64::MAX),
-                    )
-                }
-            }
-            _ => (self.class, count),
-        }
     }
 }
 

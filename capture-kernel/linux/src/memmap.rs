@@ -15,7 +15,7 @@
 
 use kdraw_format::addr::KernelVirtAddr;
 
-use crate::classify::ClassifyError;
+use crate::classify::{ClassifyError, Key};
 use crate::layout::KernelLayout;
 use crate::memory::PhysMem;
 use crate::translate::VirtMem;
@@ -27,7 +27,7 @@ const SECTION_FLAGS: u64 = 0x3f;
 /// `SECTION_HAS_MEM_MAP`, since 2.6.
 const SECTION_HAS_MEM_MAP: u64 = 2;
 /// `SECTION_SIZE_BITS` of kernels that do not tell theirs: before 5.12 it was 30.
-const OLD_SECTION_SIZE_BITS: u32 = 30;
+const OLD_SECTION_SIZE_BITS: i64 = 30;
 
 /// Where struct pages lie.
 #[derive(Clone, Copy, Debug)]
@@ -135,42 +135,36 @@ impl Sections {
         layout: &KernelLayout,
         info: &Vmcoreinfo<'_>,
     ) -> Result<Self, ClassifyError> {
-        let missing = |key| move || ClassifyError::Missing(key);
-        let symbol = info.symbol("mem_section").ok_or_else(missing(
-            "SYMBOL(vmemmap), NUMBER(VMEMMAP_START) or SYMBOL(mem_section)",
-        ))?;
+        let missing = |kind, name| ClassifyError::Missing(Key(kind, name));
+        let absurd = |kind, name, value| ClassifyError::Absurd(Key(kind, name), value);
+        let symbol = info
+            .symbol("mem_section")
+            .ok_or(missing("SYMBOL", "mem_section"))?;
         let entry = info
             .size("mem_section")
-            .ok_or_else(missing("SIZE(mem_section)"))?;
-        let map_offset = info
-            .offset("mem_section.section_mem_map")
-            .ok_or_else(missing("OFFSET(mem_section.section_mem_map)"))?;
-        let physical = info
-            .number("MAX_PHYSMEM_BITS")
-            .ok_or_else(missing("NUMBER(MAX_PHYSMEM_BITS)"))?;
-        let section_bits = info
-            .number("SECTION_SIZE_BITS")
-            .unwrap_or(i64::from(OLD_SECTION_SIZE_BITS));
-        let absurd = |key, value| ClassifyError::Absurd { key, value };
+            .ok_or(missing("SIZE", "mem_section"))?;
         if !(8..=256).contains(&entry) {
-            return Err(absurd("SIZE(mem_section)", entry));
+            return Err(absurd("SIZE", "mem_section", entry.into()));
         }
+        let member = "mem_section.section_mem_map";
+        let map_offset = info.offset(member).ok_or(missing("OFFSET", member))?;
         if map_offset.checked_add(8).is_none_or(|end| end > entry) {
-            return Err(absurd("OFFSET(mem_section.section_mem_map)", map_offset));
+            return Err(absurd("OFFSET", member, map_offset.into()));
         }
-        // Sections of 64 MiB to 16 GiB in an address space that has several.
-        let section_shift = u32::try_from(section_bits)
-            .ok()
-            .filter(|bits| (26..=34).contains(bits))
-            .ok_or(absurd(
-                "NUMBER(SECTION_SIZE_BITS)",
-                section_bits.cast_unsigned(),
-            ))?;
-        let count_shift = u32::try_from(physical)
-            .ok()
-            .filter(|bits| (36..=56).contains(bits))
-            .ok_or(absurd("NUMBER(MAX_PHYSMEM_BITS)", physical.cast_unsigned()))?
-            .saturating_sub(section_shift);
+        let bits = |name, found: i64, possible: core::ops::RangeInclusive<u32>| {
+            u32::try_from(found)
+                .ok()
+                .filter(|bits| possible.contains(bits))
+                .ok_or(absurd("NUMBER", name, found.into()))
+        };
+        let name = "SECTION_SIZE_BITS";
+        let section = info.number(name).unwrap_or(OLD_SECTION_SIZE_BITS);
+        // Sections of 64 MiB to 16 GiB.
+        let section_shift = bits(name, section, 26..=34)?;
+        let name = "MAX_PHYSMEM_BITS";
+        let physical = info.number(name).ok_or(missing("NUMBER", name))?;
+        let physical_shift = bits(name, physical, 36..=56)?;
+        let count_shift = physical_shift.saturating_sub(section_shift);
         let count = 1u64.checked_shl(count_shift).unwrap_or(0);
         let per_root = 1u64
             .checked_shl(layout.page_shift)
@@ -189,7 +183,7 @@ impl Sections {
         };
         if let Some(length) = length.filter(|length| *length != roots) {
             if length != count {
-                return Err(absurd("LENGTH(mem_section)", length));
+                return Err(absurd("LENGTH", "mem_section", length.into()));
             }
             this.per_root = None;
             return Ok(this);
