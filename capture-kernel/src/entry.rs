@@ -2,12 +2,16 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use aarch64_cpu::registers::{Readable as _, TPIDR_EL1};
+
 core::arch::global_asm!(include_str!("entry.s"));
 
 unsafe extern "C" {
     static __image_start: u8;
     static __image_end: u8;
     fn reset_now() -> !;
+    fn park_now() -> !;
+    static secondary_boot: u8;
 }
 
 /// How the payload found the machine when it was entered.
@@ -69,6 +73,28 @@ pub fn image_file(len: usize) -> Option<&'static [u8]> {
     // what follows up to __data_end is mapped too; .data is only written after the hash check,
     // the slice's only use.
     Some(unsafe { core::slice::from_raw_parts(&raw const __image_start, len) })
+}
+
+/// The number of the CPU that runs this: 0 is the one that panicked, the others are what
+/// [`secondary_context`] gave them.
+pub fn cpu() -> usize {
+    TPIDR_EL1.get() as usize
+}
+
+/// Where another CPU is to be started, by its physical address.
+pub fn secondary_entry() -> u64 {
+    physical((&raw const secondary_boot).addr())
+}
+
+/// What CPU `number`, from 1 on, must find in x0 when it is started: entry.s has the fields.
+pub fn secondary_context(number: u16, level: u8) -> u64 {
+    u64::from(number) | u64::from(level) << 16 | u64::from(el2_regime()) << 18
+}
+
+/// Stops this CPU for good; not for the first one.
+pub fn park() -> ! {
+    // SAFETY: park_now expects nothing of its caller, and does not return.
+    unsafe { park_now() }
 }
 
 /// Resets the machine with nothing but registers; if the firmware does not answer, waits for

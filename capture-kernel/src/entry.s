@@ -11,6 +11,8 @@
 //      needs, and for this code one to one.
 //   4. MMU and caches on, jump to the link address, zero .bss, stacks, Rust.
 //
+// Other CPUs are started later, at secondary_boot, and use the same tables.
+//
 // Registers kept throughout:
 //   x19 DTB address    x20 CNTVCT at entry   x21 SCTLR at entry   x22 exception level (1, 2)
 //   x23 0: EL1 regime, 1: EL2 regime         x24 root table       x25 next free table
@@ -36,6 +38,7 @@ dtb_word:
 boot:
     msr     daifset, #0xf
     msr     spsel, #1
+    msr     tpidr_el1, xzr              // the first CPU has number 0
     mov     x18, #0
     mov     x19, x0
     mrs     x22, CurrentEL
@@ -136,6 +139,49 @@ boot:
     b.lo    7b
     dsb     sy
 
+    bl      mmu_on
+    ldr     x1, =linked
+    br      x1
+
+// Where PSCI CPU_ON starts another CPU: MMU and caches off, x0 = context (entry.rs
+// `secondary_context`): bits 15:0 number, 17:16 the exception level and 18 the regime of the
+// first CPU. It does the same to this CPU's registers, and uses no memory but this code before
+// the MMU is on. A fault until then, or another exception level, and it stays here.
+    .global secondary_boot
+secondary_boot:
+    msr     daifset, #0xf
+    msr     spsel, #1
+    mov     x18, #2                     // boot_vectors do not reset, but wait
+    mov     x19, x0
+    ubfx    x1, x19, #16, #2
+    ubfx    x23, x19, #18, #1
+    mrs     x22, CurrentEL
+    lsr     x22, x22, #2
+    adr     x2, boot_vectors
+    cmp     x22, x1
+    b.ne    park_now
+    cmp     x22, #2
+    b.ne    2f
+    // E2H as the first CPU has it, before any register that it renames.
+    mov     x3, #(1 << 31)
+    cbnz    x23, 1f
+    orr     x3, x3, #(1 << 34)
+    orr     x3, x3, #(1 << 27)
+1:  msr     hcr_el2, x3
+    isb
+2:  cbnz    x23, 3f
+    msr     vbar_el1, x2
+    b       4f
+3:  msr     vbar_el2, x2
+4:  isb
+    adrp    x24, __boot_tables
+    bl      mmu_on
+    ldr     x1, =secondary_linked
+    br      x1
+
+// Sets the translation regime up, with the root table x24, and MMU and caches on; the caller
+// runs where the tables map it one to one.
+mmu_on:
     // Memory types: 0 Device-nGnRnE, 1 Normal Write-Back.
     mov     x0, #0xff00
     // TCR: 48-bit addresses from TTBR0, 4 KiB granule, walks cached and Inner Shareable.
@@ -194,9 +240,7 @@ boot:
     ldr     x4, =0x30cd1835             // RES1 | M | C | I | WXN
     msr     sctlr_el2, x4
     isb
-9:
-    ldr     x1, =linked
-    br      x1
+9:  ret
 
 // From here on at the link address, with MMU and caches on.
 linked:
@@ -227,6 +271,34 @@ linked:
     orr     x4, x22, x23, lsl #8
     bl      kdraw_main
     b       reset_now
+
+// The same for another CPU, with the stacks of its number.
+secondary_linked:
+    cbnz    x23, 1f
+    adr     x1, vectors_el1
+    msr     vbar_el1, x1
+    b       2f
+1:  adr     x1, vectors_el2
+    msr     vbar_el2, x1
+2:  and     x0, x19, #0xffff
+    msr     tpidr_el1, x0
+    isb
+    ldr     x1, =SECONDARY_STACKS       // [stack's end, fault stack's end], from number 1 on
+    add     x1, x1, x0, lsl #4
+    ldp     x2, x3, [x1, #-16]
+    mov     sp, x3
+    msr     spsel, #0
+    mov     sp, x2
+    mov     x29, #0
+    mov     x30, #0
+    bl      kdraw_secondary
+
+// Stops this CPU for good: interrupts are masked, and what wakes it sends it back to sleep.
+    .global park_now
+park_now:
+    msr     daifset, #0xf
+1:  wfi
+    b       1b
 
 // Maps link addresses x8 to x9 with the permission bits x10.
 map_section:
@@ -263,6 +335,11 @@ map_page:
 3:  str     x1, [x4]
     ret
 
+// A fault in the handling of a fault: the end of the first CPU is the machine's, that of another
+// only its own.
+give_up:
+    mrs     x1, tpidr_el1
+    cbnz    x1, park_now
 // Resets the machine with nothing but registers: by smc at EL2, by hvc and then smc at EL1 (one
 // that is not implemented comes back, or traps to a vector that comes here again, with x18
 // counting the tries). PSCI SYSTEM_RESET, Arm DEN 0022.
@@ -314,7 +391,7 @@ boot_vectors:
 
     .macro  vector_dead
     .balign 128
-    b       reset_now
+    b       give_up
     .endm
 
     .macro  vector_table el

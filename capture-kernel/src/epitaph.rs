@@ -16,7 +16,7 @@ use kdraw_pipeline::ports::Clock as _;
 use crate::clock::Counter;
 use crate::console::{self, say};
 use crate::target::Place;
-use crate::{dma, entry, psci};
+use crate::{dma, entry, psci, smp};
 
 /// What an epitaph needs to reach the slot.
 #[derive(Clone, Debug)]
@@ -98,6 +98,9 @@ fn bury(grave: Grave, epitaph: Epitaph) -> Result<(), TargetError> {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    if let Some(seat) = smp::own_seat() {
+        seat.die(format_args!("{info}"));
+    }
     let mut epitaph = Epitaph {
         kind: EpitaphKind::Panic,
         ..Epitaph::default()

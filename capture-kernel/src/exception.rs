@@ -1,11 +1,11 @@
 //! What happens on an exception: a fault while evidence is read becomes a result, anything
-//! else is the payload's end.
+//! else is the payload's end on the first CPU, and the CPU's own on another.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kdraw_format::slot::{Epitaph, EpitaphKind};
 
-use crate::epitaph;
+use crate::{epitaph, smp};
 
 /// The registers that entry.s saved, on the fault stack.
 #[repr(C)]
@@ -46,12 +46,18 @@ extern "C" fn kdraw_exception(frame: &mut Frame, system_error: u64) {
         frame.elr = (&raw const evidence_copy_fault).addr() as u64;
         return;
     }
+    let what = match system_error {
+        0 => describe(frame.esr),
+        _ => "SError",
+    };
+    if let Some(seat) = smp::own_seat() {
+        let (elr, esr, far) = (frame.elr, frame.esr, frame.far);
+        seat.die(format_args!(
+            "{what}, ELR {elr:#x} ESR {esr:#x} FAR {far:#x}"
+        ));
+    }
     let mut message = heapless::String::new();
-    let _ = message.push_str(if system_error != 0 {
-        "SError"
-    } else {
-        describe(frame.esr)
-    });
+    let _ = message.push_str(what);
     epitaph::end(Epitaph {
         kind: if system_error != 0 {
             EpitaphKind::SystemError

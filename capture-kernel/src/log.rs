@@ -1,11 +1,14 @@
 //! The payload's own log: defmt frames (rzcobs) in memory, saved in the dump.
 //!
-//! The first [`LOG_LEN`] bytes are kept: what happened first explains most.
+//! The first [`LOG_LEN`] bytes are kept: what happened first explains most. Only the first CPU
+//! logs; what another has to say it leaves for that one.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kdraw_pipeline::ports::Clock as _;
+
+use crate::entry;
 
 /// Bytes of log that are kept.
 pub const LOG_LEN: usize = 16 << 10;
@@ -15,8 +18,8 @@ struct Log {
     encoder: UnsafeCell<defmt::Encoder>,
 }
 
-// SAFETY: both cells are only accessed between `acquire` and `release` by the one that set
-// BUSY, or in `with_bytes`, up to USED, which bytes are never written again.
+// SAFETY: both cells are only accessed by the first CPU, between `acquire` and `release` of the
+// logger that set BUSY, or in `with_bytes`, up to USED, which bytes are never written again.
 unsafe impl Sync for Log {}
 
 static LOG: Log = Log {
@@ -47,15 +50,19 @@ fn append(bytes: &[u8]) {
 }
 
 fn with_encoder(act: impl FnOnce(&mut defmt::Encoder)) {
-    if !MUTED.load(Ordering::Relaxed) {
-        // SAFETY: only the holder of BUSY comes here, and `append` does not use the encoder.
+    if entry::cpu() == 0 && !MUTED.load(Ordering::Relaxed) {
+        // SAFETY: only the holder of BUSY, on the first CPU, comes here, and `append` does not use the encoder.
         act(unsafe { &mut *LOG.encoder.get() });
     }
 }
 
-// SAFETY: `acquire` lets one logger through at a time; a nested one is muted until its release.
+// SAFETY: `acquire` lets one logger of the first CPU through at a time; one that nests in it, by
+// a fault, is muted until its release. Other CPUs are without effect.
 unsafe impl defmt::Logger for Logger {
     fn acquire() {
+        if entry::cpu() != 0 {
+            return;
+        }
         if BUSY.swap(true, Ordering::Acquire) {
             MUTED.store(true, Ordering::Relaxed);
         }
@@ -66,7 +73,7 @@ unsafe impl defmt::Logger for Logger {
 
     unsafe fn release() {
         with_encoder(|encoder| encoder.end_frame(append));
-        if !MUTED.swap(false, Ordering::Relaxed) {
+        if entry::cpu() == 0 && !MUTED.swap(false, Ordering::Relaxed) {
             BUSY.store(false, Ordering::Release);
         }
     }

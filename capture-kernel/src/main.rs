@@ -13,6 +13,7 @@
 //! read-only, and the registers of the devices it drives; everything else faults ([`mmu`]).
 
 mod account;
+mod arena;
 mod clock;
 mod console;
 mod dma;
@@ -23,6 +24,7 @@ mod exception;
 mod log;
 mod mmu;
 mod psci;
+mod smp;
 mod target;
 mod trust;
 
@@ -33,19 +35,22 @@ use kdraw_format::black_box::BLACK_BOX_CHUNK;
 use kdraw_format::checksum::Checksum;
 use kdraw_format::chunk::Kind;
 use kdraw_format::slot::{Epitaph, EpitaphKind, SlotHeader};
+use kdraw_format::working_memory::NOTES;
 use kdraw_linux::elfcorehdr::{ElfCoreHdr, ElfCoreHdrError};
 use kdraw_linux::notes::merge_notes;
-use kdraw_pipeline::dump::{Dump, PagesEnded, choose_slot, write_journal};
+use kdraw_pipeline::dump::{CHUNK_BUFFER, Dump, PagesEnded, choose_slot, write_journal};
 use kdraw_pipeline::partition::{Partition, TargetError};
 use kdraw_pipeline::plain::{Core, Kernel};
 use kdraw_pipeline::ports::{Clock as _, Deadline, DeviceError};
 
 use account::Account;
+use arena::Arena;
 use clock::Counter;
 use console::say;
 use entry::EntryState;
 use epitaph::Grave;
 use evidence::Evidence;
+use smp::Cpus;
 use target::Place;
 
 /// Seconds that a capture may take if the plan does not say.
@@ -53,12 +58,8 @@ const DEFAULT_BUDGET_S: u32 = 3600;
 /// With less room in the slot than this, only the end of the kernel's log is kept that fits: any
 /// log fits otherwise.
 const WHOLE_LOG: u64 = 64 << 20;
-/// The affinity fields of MPIDR_EL1: Aff0 to Aff3.
-const AFFINITY: u64 = 0xff_00ff_ffff;
-/// Room for the notes of all CPUs and VMCOREINFO: about 140 CPUs.
-const NOTES_LEN: usize = 64 << 10;
-
-static NOTES: spin::Mutex<[u8; NOTES_LEN]> = spin::Mutex::new([0; NOTES_LEN]);
+/// Chunks in the making or in flight.
+const CHUNK_BUFFERS: usize = 4;
 
 /// Why nothing could be captured.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +99,6 @@ extern "C" fn kdraw_main(
     };
     entry::remember(load_offset, el2_regime);
     clock::start_at(counter);
-    mmu::drop_boot_mapping();
     match capture(&entry) {
         Ok(()) => {}
         Err(refusal) => {
@@ -121,10 +121,12 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     let trusted = trust::check(&machine, tree, entry.dtb)?;
     phases.ended("trust");
 
+    let mut arena = Arena::open(trusted.crash_region, trusted.segments);
+    defmt::info!("{=u64} KiB to work in", arena.left() >> 10);
     let header = ElfCoreHdr::parse(trusted.elfcorehdr)?;
     let evidence = Evidence::map(&header, trusted.crash_region);
-    let mut notes = NOTES.lock();
-    let merged = merge_notes(&header, &&evidence, &mut *notes);
+    let notes = arena.bytes(NOTES as usize).unwrap_or_default();
+    let merged = merge_notes(&header, &&evidence, notes);
     defmt::info!(
         "notes: {=u32} CPUs, {=u32} silent, {=u32} unreadable, {=u32} left out",
         merged.cpus,
@@ -140,7 +142,7 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     let place = Place::find(&machine, target, trusted.crash_region).map_err(Refusal::TargetNode)?;
     let no_memory = DeviceError::Unusable("no memory for its rings");
     let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
-    let buffers = core::iter::from_fn(dma::chunk);
+    let buffers = core::iter::from_fn(|| arena.dma(CHUNK_BUFFER)).take(CHUNK_BUFFERS);
     let mut partition = Partition::open(&mut disk, &Counter, target, buffers)?;
     let dump_id = dump_id(&trusted.plan.seed);
     phases.ended("target");
@@ -162,7 +164,8 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         header: dump.header().clone(),
     });
     let deadline = budget(trusted.plan.budget_s);
-    match write(dump, &account, &evidence, deadline, &mut phases) {
+    let start_cpus = || smp::start(&machine, entry, trusted.plan.cpus, &mut arena);
+    match write(dump, &account, &evidence, start_cpus, deadline, &mut phases) {
         Ok(header) => say!(
             "dump complete: {} of {total} MiB, {} frames unreadable, {} ms; resetting",
             header.frames >> 8,
@@ -193,7 +196,7 @@ fn introduce(entry: &EntryState, machine: &Machine<'_>) {
         "capture {} at EL{}{vhe}, CPU {:#x}, {}",
         env!("CARGO_PKG_VERSION"),
         entry.level,
-        entry.mpidr & AFFINITY,
+        entry.mpidr & smp::AFFINITY,
         machine.model().unwrap_or("unknown board")
     );
     defmt::info!(
@@ -209,6 +212,7 @@ fn write(
     mut dump: Dump<'_, '_>,
     account: &Account<'_>,
     evidence: &Evidence,
+    start_cpus: impl FnOnce() -> Cpus,
     deadline: Deadline,
     phases: &mut Phases,
 ) -> Result<SlotHeader, TargetError> {
@@ -236,6 +240,12 @@ fn write(
     }
     phases.ended("log");
 
+    // Whoever starts a CPU may fail: what matters most is on its way by now.
+    if dump.superblock().plain_core().is_none() {
+        let Cpus { working, present } = start_cpus();
+        say!("{working} of {present} CPUs");
+        phases.ended("cpus");
+    }
     let ended = pages(&mut dump, account, evidence, deadline)?;
     phases.ended("pages");
 
@@ -255,6 +265,7 @@ fn write(
     };
     let faults = exception::evidence_faults();
     defmt::info!("pages written, {=u64} faults on the way", faults);
+    smp::log_deaths();
     dump.text(Kind::PayloadLog, |sink| sink(log::bytes()))?;
     let why = Some(why.as_str()).filter(|why| !why.is_empty());
     dump.close(why, left_out as u64, &phases.text)

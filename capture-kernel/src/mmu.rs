@@ -2,8 +2,11 @@
 //!
 //! Link addresses show the image. The *window* shows physical memory: physical address p at
 //! virtual address 2^47 + p, and there only what was mapped here: the evidence read-only, the
-//! segments beside the image read-only, device registers as Device memory. Everything else
-//! faults. Descriptors: Arm ARM (DDI 0487), D8.3, 4 KiB granule, 48-bit addresses.
+//! segments beside the image read-only, working memory, device registers as Device memory. The
+//! boot code is also seen one to one, read-only, for CPUs that come later. Everything else faults.
+//!
+//! All CPUs use the same tables. Only the first one changes them, and only by adding to them.
+//! Descriptors: Arm ARM (DDI 0487), D8.3, 4 KiB granule, 48-bit addresses.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -38,6 +41,8 @@ const PRIVILEGED_NEVER_EXECUTE: u64 = 1 << 53;
 pub enum Use {
     /// Memory that is only read: Normal Write-Back Inner Shareable, read-only, never executed.
     ReadOnly,
+    /// Memory to work in: Normal Write-Back Inner Shareable, read-write, never executed.
+    Working,
     /// Device registers: Device-nGnRnE, read-write, never executed.
     Registers,
 }
@@ -89,6 +94,7 @@ pub fn map(range: PhysRange, purpose: Use) -> Result<NonNull<u8>, MapError> {
     let mut attributes = ACCESSED | NEVER_EXECUTE | VALID;
     attributes |= match purpose {
         Use::ReadOnly => NORMAL | INNER_SHAREABLE | READ_ONLY,
+        Use::Working => NORMAL | INNER_SHAREABLE,
         Use::Registers => DEVICE,
     };
     attributes |= if entry::el2_regime() {
@@ -144,40 +150,6 @@ fn map_leaf(at: u64, end: u64, attributes: u64) -> Result<u64, MapError> {
         };
     }
     Err(MapError::NoTables(PhysAddr(at)))
-}
-
-/// Takes away the one-to-one view of the boot code, which nothing needs any more.
-pub fn drop_boot_mapping() {
-    let (image, _) = entry::image_bounds();
-    let first = entry::physical(image);
-    for page in [first, first.wrapping_add(FRAME_SIZE)] {
-        let mut table = root();
-        for shift in [39, 30, 21, 12] {
-            let Some(slot) = table.0.get(((page >> shift) & 511) as usize) else {
-                break;
-            };
-            let entry = slot.load(Ordering::Relaxed);
-            if entry & VALID == 0 {
-                break;
-            }
-            if shift == 12 {
-                slot.store(0, Ordering::Relaxed);
-            } else {
-                table = table_at(entry & ADDRESS);
-            }
-        }
-    }
-    barrier::dsb(barrier::ISHST);
-    if entry::el2_regime() {
-        // SAFETY: invalidating all cached translations is always allowed; the next access
-        // walks the tables again.
-        unsafe { core::arch::asm!("tlbi alle2", options(nostack)) };
-    } else {
-        // SAFETY: as above, for the EL1 and EL2&0 regimes.
-        unsafe { core::arch::asm!("tlbi vmalle1", options(nostack)) };
-    }
-    barrier::dsb(barrier::NSH);
-    barrier::isb(barrier::SY);
 }
 
 fn root() -> &'static Table {

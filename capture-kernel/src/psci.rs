@@ -1,42 +1,99 @@
 //! The power firmware: Arm Power State Coordination Interface (DEN 0022).
 
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-
-use kdraw_boards::machine::{Conduit, Machine};
+use kdraw_boards::machine::{Conduit, Machine, Psci};
 
 use crate::entry;
 
-static CONDUIT: AtomicU8 = AtomicU8::new(0);
-static SYSTEM_RESET: AtomicU32 = AtomicU32::new(0);
+static FIRMWARE: spin::Once<Psci> = spin::Once::new();
+
+/// What AFFINITY_INFO says of a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// It runs, or is about to.
+    On,
+    /// It can be started.
+    Off,
+}
+
+/// A function's negative answer, DEN 0022 section 5.2.2: -2 invalid parameters, -3 denied,
+/// -4 already on, -6 internal failure, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused(pub i32);
 
 /// Remembers how the firmware is called.
 pub fn find(machine: &Machine<'_>) {
     if let Ok(psci) = machine.psci() {
-        CONDUIT.store(
-            match psci.conduit {
-                Conduit::Hvc => 1,
-                Conduit::Smc => 2,
-            },
-            Ordering::Relaxed,
-        );
-        SYSTEM_RESET.store(psci.system_reset.unwrap_or(0), Ordering::Relaxed);
+        FIRMWARE.call_once(|| psci);
     }
 }
 
 /// Resets the machine.
 pub fn reset() -> ! {
-    let function = u64::from(SYSTEM_RESET.load(Ordering::Relaxed));
-    match (CONDUIT.load(Ordering::Relaxed), function) {
-        (_, 0) => {}
-        // SAFETY: a firmware call changes nothing but x0 to x17 here; SYSTEM_RESET does not
-        // return unless it is refused.
-        (1, _) => unsafe {
-            core::arch::asm!("hvc #0", inout("x0") function => _, clobber_abi("C"));
-        },
-        // SAFETY: as above.
-        (_, _) => unsafe {
-            core::arch::asm!("smc #0", inout("x0") function => _, clobber_abi("C"));
-        },
+    if let Some(psci) = FIRMWARE.get()
+        && let Some(function) = psci.system_reset
+    {
+        call(psci.conduit, function, [0; 3]);
     }
     entry::reset_bare()
+}
+
+/// Whether the firmware can start CPUs.
+pub fn starts_cpus() -> bool {
+    FIRMWARE.get().is_some_and(|psci| psci.cpu_on.is_some())
+}
+
+/// Asks whether the CPU of an MPIDR affinity is on. Firmware that cannot tell (PSCI 0.1) gets the
+/// benefit of the doubt: its CPU_ON says if it is.
+///
+/// # Errors
+/// What the firmware says against the question.
+pub fn power(mpidr: u64) -> Result<Power, Refused> {
+    let Some((psci, function)) = function(|psci| psci.affinity_info) else {
+        return Ok(Power::Off);
+    };
+    // Affinity level 0: that very CPU.
+    match call(psci.conduit, function, [mpidr, 0, 0]) {
+        1 => Ok(Power::Off),
+        code if code < 0 => Err(Refused(code)),
+        _ => Ok(Power::On),
+    }
+}
+
+/// Starts the CPU of an MPIDR affinity at the physical address `entry`, with `context` in x0.
+///
+/// # Errors
+/// Why the firmware does not.
+pub fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Result<(), Refused> {
+    const NOT_SUPPORTED: i32 = -1;
+    let found = function(|psci| psci.cpu_on);
+    let (psci, function) = found.ok_or(Refused(NOT_SUPPORTED))?;
+    match call(psci.conduit, function, [mpidr, entry, context]) {
+        0 => Ok(()),
+        code => Err(Refused(code)),
+    }
+}
+
+fn function(which: fn(&Psci) -> Option<u32>) -> Option<(&'static Psci, u32)> {
+    let psci = FIRMWARE.get()?;
+    Some((psci, which(psci)?))
+}
+
+/// Calls a function by the SMC calling convention (DEN 0028). Results are 32 bits wide.
+fn call(conduit: Conduit, function: u32, arguments: [u64; 3]) -> i32 {
+    let [x1, x2, x3] = arguments;
+    let mut x0 = u64::from(function);
+    match conduit {
+        // SAFETY: a firmware call changes nothing here but the registers that a C function may;
+        // the functions of this file do not touch the payload's memory.
+        Conduit::Hvc => unsafe {
+            core::arch::asm!("hvc #0", inout("x0") x0, inout("x1") x1 => _, inout("x2") x2 => _,
+                inout("x3") x3 => _, clobber_abi("C"));
+        },
+        // SAFETY: as above.
+        Conduit::Smc => unsafe {
+            core::arch::asm!("smc #0", inout("x0") x0, inout("x1") x1 => _, inout("x2") x2 => _,
+                inout("x3") x3 => _, clobber_abi("C"));
+        },
+    }
+    x0 as i32
 }

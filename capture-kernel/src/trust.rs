@@ -68,6 +68,8 @@ pub struct Trusted {
     pub crash_region: PhysRange,
     /// The elfcorehdr, as loaded.
     pub elfcorehdr: &'static [u8],
+    /// What of the crash region is in use: the payload, its plan, the device tree, the elfcorehdr.
+    pub segments: [PhysRange; 4],
 }
 
 /// Checks image, plan, device tree and elfcorehdr against each other.
@@ -82,12 +84,12 @@ pub fn check(machine: &Machine<'_>, tree: &[u8], dtb: u64) -> Result<Trusted, Di
     };
     let (image, image_end) = entry::image_bounds();
     let image_len = image_end.saturating_sub(image) as u64;
-    inside("payload", entry::physical(image), image_len)?;
-    inside("device tree", dtb, tree.len() as u64)?;
+    let payload = inside("payload", entry::physical(image), image_len)?;
+    let device_tree = inside("device tree", dtb, tree.len() as u64)?;
 
     let plan = machine.initrd()?.ok_or(Distrust::NoPlan)?;
-    let plan = inside("plan", plan.start.0, PLAN_LEN as u64)?;
-    let plan = Plan::decode(bytes(plan)?)?;
+    let plan_at = inside("plan", plan.start.0, PLAN_LEN as u64)?;
+    let plan = Plan::decode(bytes(plan_at)?)?;
 
     let image = entry::image_file(plan.image.len as usize).ok_or(Distrust::Image)?;
     if image_checksum(image) != plan.image.checksum {
@@ -96,13 +98,14 @@ pub fn check(machine: &Machine<'_>, tree: &[u8], dtb: u64) -> Result<Trusted, Di
     unchanged("device tree", tree, &plan.device_tree)?;
     let header = machine.elfcorehdr()?;
     // kexec-tools puts it at the very top of the region, rounded up to whole pages.
-    let header = inside("elfcorehdr", header.start.0, header.len())?;
-    let header = bytes(header)?;
+    let header_at = inside("elfcorehdr", header.start.0, header.len())?;
+    let header = bytes(header_at)?;
     unchanged("elfcorehdr", header, &plan.elfcorehdr)?;
     Ok(Trusted {
         plan,
         crash_region,
         elfcorehdr: header,
+        segments: [payload, plan_at, device_tree, header_at],
     })
 }
 
@@ -123,7 +126,7 @@ fn bytes(range: PhysRange) -> Result<&'static [u8], MapError> {
     let seen = mmu::map(range, Use::ReadOnly)?;
     let len = range.len() as usize;
     // SAFETY: `map` just mapped these bytes read-only, for good; they belong to segments in the
-    // crash region, which nobody writes: the dead kernel is dead and the payload works in its
-    // image only. A fault on memory that is not there ends in an epitaph.
+    // crash region, which nobody writes: the dead kernel is dead and the payload works elsewhere, in its
+    // image and where no segment is. A fault on memory that is not there ends in an epitaph.
     Ok(unsafe { core::slice::from_raw_parts(seen.as_ptr(), len) })
 }

@@ -5,8 +5,10 @@
 //! refused while there is time to reserve a larger one. What is missing above the least costs
 //! speed, not pages: fewer CPUs work.
 
-use crate::addr::FRAME_SIZE;
+use crate::addr::{FRAME_SIZE, PhysAddr, PhysRange};
 
+/// Bytes for the notes of all CPUs and VMCOREINFO: about 140 CPUs.
+pub const NOTES: u64 = 64 << 10;
 /// Bytes of pages that one chunk holds before compression.
 pub const CHUNK_RAW: u64 = 256 << 10;
 /// Bytes of a buffer for a finished chunk: its pages if nothing compresses, its header and runs.
@@ -36,13 +38,13 @@ pub struct MemoryNeed {
     pub wanted: u64,
 }
 
-/// Computes what a machine with `cpus` CPUs and `ram` bytes of memory needs: the least is one bit
-/// for each frame and what one CPU compresses with.
+/// Computes what a machine with `cpus` CPUs and `ram` bytes of memory needs: the least is the
+/// notes, one bit for each frame and what one CPU compresses with.
 pub const fn memory_needed(cpus: u64, ram: u64) -> MemoryNeed {
     let bitmap = ram.div_ceil(FRAME_SIZE).div_ceil(8);
     let least = bitmap
         .next_multiple_of(FRAME_SIZE)
-        .saturating_add(COMPRESSING);
+        .saturating_add(NOTES + COMPRESSING);
     MemoryNeed {
         least,
         wanted: least.saturating_add(workers_wanted(cpus).saturating_mul(WORKER)),
@@ -65,9 +67,144 @@ const fn workers_wanted(cpus: u64) -> u64 {
     }
 }
 
+/// The most ranges that can be taken out of a [`Room`] beforehand.
+pub const MAX_TAKEN: usize = 8;
+
+/// What a crash region has beside the segments in it: handed out once, in whole frames.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    gaps: heapless::Vec<PhysRange, { MAX_TAKEN + 1 }>,
+}
+
+impl Room {
+    /// The frames of `region` in which no byte of `taken` lies, the first [`MAX_TAKEN`] of them
+    /// looked at. (Linux's own pages in the region are dead after the jump, and not taken.)
+    pub fn new(region: PhysRange, taken: impl IntoIterator<Item = PhysRange>) -> Self {
+        let mut this = Self::default();
+        if let Some(region) = whole_frames(region.start.0.checked_add(FRAME_SIZE - 1), region.end.0)
+        {
+            let _ = this.gaps.push(region);
+        }
+        for taken in taken.into_iter().take(MAX_TAKEN) {
+            let end = taken.end.0.checked_next_multiple_of(FRAME_SIZE);
+            let (before, after) = (taken.start.0, end.unwrap_or(u64::MAX));
+            let mut gaps = heapless::Vec::new();
+            for gap in &this.gaps {
+                let pieces = [
+                    whole_frames(Some(gap.start.0), gap.end.0.min(before)),
+                    whole_frames(Some(gap.start.0.max(after)), gap.end.0),
+                ];
+                // Each range taken out makes one gap more at the most, for which there is room.
+                gaps.extend(pieces.into_iter().flatten());
+            }
+            this.gaps = gaps;
+        }
+        this
+    }
+
+    /// Takes `len` bytes, rounded up to whole frames, where they first fit.
+    pub fn take(&mut self, len: u64) -> Option<PhysRange> {
+        let len = len.checked_next_multiple_of(FRAME_SIZE)?;
+        let gap = self.gaps.iter_mut().find(|gap| gap.len() >= len)?;
+        let taken = PhysRange::with_len(gap.start, len)?;
+        gap.start = taken.end;
+        Some(taken)
+    }
+
+    /// Bytes that are left.
+    pub fn left(&self) -> u64 {
+        let lens = self.gaps.iter().map(PhysRange::len);
+        lens.fold(0, u64::saturating_add)
+    }
+}
+
+/// The whole frames from the one that `start` lies in up to `end`; `None` if there are none.
+fn whole_frames(start: Option<u64>, end: u64) -> Option<PhysRange> {
+    let mask = !(FRAME_SIZE - 1);
+    let range = PhysRange {
+        start: PhysAddr(start? & mask),
+        end: PhysAddr(end & mask),
+    };
+    Some(range).filter(|range| !range.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn range(start: u64, end: u64) -> PhysRange {
+        PhysRange {
+            start: PhysAddr(start),
+            end: PhysAddr(end),
+        }
+    }
+
+    #[test]
+    fn a_room_is_what_the_segments_leave_in_whole_frames() {
+        let table: [(PhysRange, &[PhysRange], &[PhysRange]); 7] = [
+            (range(0x1000, 0x9000), &[], &[range(0x1000, 0x9000)]),
+            // Frames that are touched are taken whole.
+            (
+                range(0x1001, 0x9fff),
+                &[range(0x3fff, 0x5001)],
+                &[range(0x2000, 0x3000), range(0x6000, 0x9000)],
+            ),
+            (
+                range(0x1000, 0x9000),
+                &[range(0x7000, 0x8000), range(0x2000, 0x3000)],
+                &[
+                    range(0x1000, 0x2000),
+                    range(0x3000, 0x7000),
+                    range(0x8000, 0x9000),
+                ],
+            ),
+            // At the edges, outside, over the edge, overlapping.
+            (
+                range(0x1000, 0x9000),
+                &[
+                    range(0x1000, 0x2000),
+                    range(0x8800, 0x9000),
+                    range(0x9000, 0xa000),
+                    range(0, 0x1000),
+                ],
+                &[range(0x2000, 0x8000)],
+            ),
+            (
+                range(0x1000, 0x9000),
+                &[range(0x5000, u64::MAX), range(0x4000, 0x6000)],
+                &[range(0x1000, 0x4000)],
+            ),
+            (range(0x1000, 0x9000), &[range(0, u64::MAX)], &[]),
+            (range(u64::MAX - 1, u64::MAX), &[], &[]),
+        ];
+        for (region, taken, expected) in table {
+            let mut room = Room::new(region, taken.iter().copied());
+            assert_eq!(
+                room.left(),
+                expected.iter().map(PhysRange::len).sum(),
+                "{region:x?} {taken:x?}"
+            );
+            let frames = core::iter::from_fn(|| Some(room.take(1)?.start.0));
+            let expected = expected
+                .iter()
+                .flat_map(|gap| (gap.start.0..gap.end.0).step_by(0x1000));
+            assert!(frames.eq(expected), "{region:x?} {taken:x?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_handed_out_twice_and_nothing_in_two_pieces() {
+        let mut room = Room::new(range(0x1000, 0x9000), [range(0x3000, 0x4000)]);
+        assert_eq!(room.take(0x6000), None);
+        assert_eq!(room.take(0x2001), Some(range(0x4000, 0x7000)));
+        assert_eq!(room.take(0x2000), Some(range(0x1000, 0x3000)));
+        assert_eq!(room.take(u64::MAX), None);
+        assert_eq!(
+            (room.take(0x2000), room.take(1)),
+            (Some(range(0x7000, 0x9000)), None)
+        );
+        assert_eq!(room.left(), 0);
+    }
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;

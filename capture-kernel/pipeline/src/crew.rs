@@ -104,7 +104,11 @@ impl<'a, T: Task> Worker<'a, T> {
     /// Does one task that is ready, by `run`; false if there is none.
     pub fn work(&mut self, run: impl FnOnce(&mut T)) -> bool {
         let (later, first) = self.place.desks.split_at(self.next);
-        let Some(desk) = first.iter().chain(later).find(|desk| desk.go(READY, BUSY)) else {
+        let Some(desk) = first
+            .iter()
+            .chain(later)
+            .find(|desk| desk.is(READY) && desk.go(READY, BUSY))
+        else {
             return false;
         };
         self.next = match self.place.desks.first() {
