@@ -12,6 +12,7 @@
 //! | cache | `PG_lru`, or `PG_swapbacked` and `PG_swapcache`; not anonymous; by `PG_private` with private data |
 //! | user | anonymous: bit 0 of `mapping`, not slab; or hugetlb |
 //! | broken, offline | `PG_hwpoison`; `_mapcount` = `PAGE_OFFLINE_MAPCOUNT_VALUE` |
+//! | reserved | `PG_reserved`, learned from the struct pages of the image |
 //! | slab | `PG_slab` or, from 6.10, `_mapcount` = `PAGE_SLAB_MAPCOUNT_VALUE` |
 //!
 //! A compound page's first struct page has `PG_head`, its second tells the order and, up to 6.8,
@@ -40,6 +41,13 @@ use crate::vmcoreinfo::Vmcoreinfo;
 const BUFFER: usize = 1024;
 /// Words of a struct page of the usual 64 bytes.
 const USUAL: usize = 8;
+
+/// Pages of text that the classifier is tried on, and how far apart they are, in bytes: every
+/// kernel has more text than that.
+const TEXT_PROBES: u64 = 8;
+const TEXT_PROBE_DISTANCE: u64 = 256 << 10;
+/// The bits of `page.flags` that are flags on all kernels; zone, node and others lie above.
+const PAGE_FLAGS: u64 = 0xffff_ffff;
 
 /// A key of VMCOREINFO, such as `SIZE(page)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,22 +175,27 @@ impl Classifier {
             ));
         }
         let page_shift = virt.layout().page_shift;
-        let this = Self {
+        let mut this = Self {
             fields: Fields::new(info, struct_page, page_shift)?,
             memmap: MemMap::new(virt, info, struct_page)?,
             struct_page,
             page_shift,
         };
-        this.check(virt)?;
+        this.fields.reserved = this.check(virt)?;
         Ok(this)
     }
 
-    /// Looks at the struct pages of two pages that are the kernel's for certain.
-    fn check<M: PhysMem>(&self, virt: &VirtMem<M>) -> Result<(), ClassifyError> {
+    /// Looks at the struct pages of some pages that are the kernel's for certain. Returns the
+    /// one flag that all of them have, `PG_reserved`; 0 if it is not that clear.
+    fn check<M: PhysMem>(&self, virt: &VirtMem<M>) -> Result<u64, ClassifyError> {
         let layout = virt.layout();
+        let text = (0..TEXT_PROBES).map(|probe| {
+            let distance = probe.wrapping_mul(TEXT_PROBE_DISTANCE);
+            KernelVirtAddr(layout.stext.0.wrapping_add(distance))
+        });
         let mut unreadable = None;
-        let mut seen = false;
-        for symbol in [layout.stext, layout.swapper_pg_dir] {
+        let mut common = None;
+        for symbol in text.chain([layout.swapper_pg_dir]) {
             let number = symbol.0.wrapping_sub(layout.kimage_voffset) >> self.page_shift;
             let stretch = self.memmap.stretch(virt, number);
             let address = self
@@ -194,13 +207,17 @@ impl Classifier {
                 Ok(()) if !self.fields.is_image_page(&page) => {
                     return Err(ClassifyError::Unlike(address));
                 }
-                Ok(()) => seen = true,
+                Ok(()) => {
+                    let flags = word(&page, self.fields.flags);
+                    common = Some(common.unwrap_or(PAGE_FLAGS) & flags);
+                }
                 Err(error) => unreadable = Some(error),
             }
         }
-        match unreadable {
-            Some(error) if !seen => Err(error.into()),
-            _ => Ok(()),
+        match (common, unreadable) {
+            (None, Some(error)) => Err(error.into()),
+            (Some(flag), _) if flag.is_power_of_two() => Ok(flag & !self.fields.known_flags()),
+            _ => Ok(0),
         }
     }
 

@@ -21,6 +21,9 @@ pub enum PageClass {
     /// Everything that is nothing else: page tables, stacks, per-CPU areas, text; and every page
     /// that cannot be classified.
     Kernel,
+    /// Kernel pages set aside at boot (`PG_reserved`): image, per-CPU areas, memmap. They are
+    /// [`Self::Kernel`] where the classifier could not learn that flag, which no kernel exports.
+    Reserved,
     /// Slab caches.
     Slab,
     /// Page cache and swap cache with private data, such as a file system's buffer heads.
@@ -39,8 +42,9 @@ pub enum PageClass {
 
 impl PageClass {
     /// All classes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Kernel,
+        Self::Reserved,
         Self::Slab,
         Self::CachePrivate,
         Self::Cache,
@@ -53,7 +57,7 @@ impl PageClass {
     /// Whether a dump of `level` leaves the class out.
     pub const fn dropped_at(self, level: DumpLevel) -> bool {
         let bits = match self {
-            Self::Kernel | Self::Slab => 0,
+            Self::Kernel | Self::Reserved | Self::Slab => 0,
             Self::CachePrivate => DumpLevel::CACHE_PRIVATE,
             Self::Cache => DumpLevel::CACHE | DumpLevel::CACHE_PRIVATE,
             Self::User => DumpLevel::USER,
@@ -73,6 +77,7 @@ impl PageClass {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
+            Self::Reserved => "reserved",
             Self::Slab => "slab",
             Self::CachePrivate => "private cache",
             Self::Cache => "cache",

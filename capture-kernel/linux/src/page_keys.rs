@@ -67,6 +67,7 @@ impl Fields {
             head: head.cast_unsigned(),
             hwpoison: keys.flag("PG_hwpoison")?,
             slab,
+            reserved: 0,
             buddy,
             slab_type,
             offline,

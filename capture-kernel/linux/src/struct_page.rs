@@ -60,6 +60,8 @@ pub(crate) struct Fields {
     /// 0 if the kernel has no such flag; as `slab`.
     pub(crate) hwpoison: u64,
     pub(crate) slab: u64,
+    /// 0 until it is learned.
+    pub(crate) reserved: u64,
 
     pub(crate) buddy: i32,
     pub(crate) slab_type: Option<i32>,
@@ -72,6 +74,11 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
+    /// All flags whose meaning VMCOREINFO tells.
+    pub(crate) fn known_flags(&self) -> u64 {
+        self.lru | self.has_private | self.swap | self.head | self.hwpoison | self.slab
+    }
+
     /// Whether a struct page is as those of the image: in use, nobody's.
     pub(crate) fn is_image_page(&self, page: &[u64; UNUSUAL]) -> bool {
         word(page, self.flags) & (self.lru | self.head | self.hwpoison | self.slab) == 0
@@ -90,7 +97,7 @@ impl Fields {
             return None;
         }
         let anonymous = word(page, self.mapping) & 1;
-        if flags & (self.lru | self.swap | self.slab) | anonymous == 0 {
+        if flags & (self.lru | self.swap | self.slab | self.reserved) | anonymous == 0 {
             return Some(PageClass::Kernel);
         }
         Some(self.class_of(flags, flags & self.slab != 0, anonymous != 0))
@@ -103,6 +110,8 @@ impl Fields {
             PageClass::Slab
         } else if user {
             PageClass::User
+        } else if !cache && flags & self.reserved != 0 {
+            PageClass::Reserved
         } else if !cache {
             PageClass::Kernel
         } else if flags & self.has_private != 0 {
