@@ -102,6 +102,16 @@ impl Disk {
         )
     }
 
+    /// Makes the image as it was when it was copied.
+    pub fn restore(&self) -> Result<()> {
+        let _ = fs::remove_file(&self.path);
+        run::quiet(
+            Command::new("cp")
+                .arg("--sparse=always")
+                .args([&self.before, &self.path]),
+        )
+    }
+
     /// Moves the dump partition: the table then has it 1 MiB further on and shorter by that.
     pub fn move_dump_partition(&self) -> Result<()> {
         let mut moved = self.partitions.clone();

@@ -10,6 +10,7 @@
 //! drgn/                 a Python virtual environment with drgn
 //! crash/                crash for this machine that reads arm64 dumps
 //! crash-arm64/          Debian's own arm64 crash, with the libraries it needs
+//! makedumpfile-arm64/   Debian's newest arm64 makedumpfile, likewise
 //! ```
 //! A folder appears under its final name only when it is complete. A lock lets several xtasks run
 //! at once.
@@ -255,14 +256,28 @@ pub fn crash_native() -> Result<PathBuf> {
 ///
 /// When it is not in the cache and cannot be downloaded.
 pub fn crash_arm64() -> Result<PathBuf> {
-    let root = cache_dir().join("crash-arm64");
+    newest_with_libraries("crash")
+}
+
+/// Returns the root of a folder with Debian's newest arm64 makedumpfile and its libraries.
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded.
+pub fn makedumpfile_arm64() -> Result<PathBuf> {
+    newest_with_libraries("makedumpfile")
+}
+
+/// Returns the root of a folder with sid's arm64 build of a package and its libraries.
+fn newest_with_libraries(name: &str) -> Result<PathBuf> {
+    let root = cache_dir().join(format!("{name}-arm64"));
     if root.exists() {
         return Ok(root);
     }
     let _lock = lock()?;
     if !root.exists() {
         let apt = Apt::new(Suite::Sid.name())?;
-        let packages = with_libraries(&apt, "crash")?;
+        let packages = with_libraries(&apt, name)?;
         run::fill_dir(&root, |part| {
             apt.unpack(&packages, part)?;
             // The program's interpreter lies in /lib, which base-files makes a link.
@@ -283,7 +298,8 @@ fn with_libraries(apt: &Apt, name: &str) -> Result<Vec<Package>> {
     while let Some(package) = packages.get(next) {
         let depends = package.depends.clone();
         for name in apt::names(&depends).unwrap_or_default() {
-            if name.starts_with("lib") && packages.iter().all(|package| package.name != name) {
+            // zlib1g is one too.
+            if name.contains("lib") && packages.iter().all(|package| package.name != name) {
                 packages.push(apt.require(name)?);
             }
         }

@@ -53,6 +53,9 @@ pub struct Machine<'a> {
     pub ram: &'a Path,
     /// Folder for sockets; its path must be short (108 bytes with the socket's name).
     pub sockets: &'a Path,
+    /// Whether instructions are counted: one is then a nanosecond of the guest's time, an idle
+    /// CPU is not waited for, and a reset leaves QEMU paused instead of ending it.
+    pub count: bool,
 }
 
 /// A line of the serial console.
@@ -185,23 +188,7 @@ impl Qemu {
 
     /// Sends a request of the QEMU Machine Protocol and waits for its reply.
     fn request(&self, request: &str) -> Result<()> {
-        let stream = UnixStream::connect(self.sockets.join("qmp"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut replies = BufReader::new(stream.try_clone()?).lines();
-        replies.next().context("QMP sent no greeting")??;
-        for request in [r#"{"execute":"qmp_capabilities"}"#, request] {
-            writeln!(&stream, "{request}")?;
-            loop {
-                let reply = replies.next().context("QMP closed the connection")??;
-                if reply.contains("\"error\"") {
-                    bail!("QMP refused {request}: {reply}");
-                }
-                if reply.contains("\"return\"") {
-                    break;
-                }
-            }
-        }
-        Ok(())
+        Monitor::connect(self)?.request(request).map(|_| ())
     }
 
     /// Reads guest memory at a physical address.
@@ -215,18 +202,16 @@ impl Qemu {
     /// Overwrites guest memory at a physical address through the debug port, so that QEMU also
     /// drops what it has translated from there.
     pub fn patch(&self, address: u64, words: &[u32]) -> Result<()> {
-        let mut stream = UnixStream::connect(self.sockets.join("gdb"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        debugger_request(&mut stream, "Qqemu.PhyMemMode:1")?;
+        let mut debugger = Debugger::connect(self)?;
+        debugger.request("Qqemu.PhyMemMode:1")?;
         // QEMU takes packets of 4 KiB at the most.
         for (at, words) in (address..).step_by(512).zip(words.chunks(128)) {
             let bytes = words.iter().flat_map(|word| word.to_le_bytes());
             let bytes: String = bytes.map(|byte| format!("{byte:02x}")).collect();
             let length = words.len() * 4;
-            debugger_request(&mut stream, &format!("M{at:x},{length:x}:{bytes}"))?;
+            debugger.request(&format!("M{at:x},{length:x}:{bytes}"))?;
         }
-        // Detaching lets the guest, which the connection stopped, run on.
-        debugger_request(&mut stream, "D")
+        debugger.detach()
     }
 }
 
@@ -276,6 +261,11 @@ fn command_line(machine: &Machine<'_>) -> Command {
             "-no-reboot",
             "-nodefaults",
         ])
+        .args(if machine.count {
+            &["-icount", "shift=0,sleep=off", "-no-shutdown"][..]
+        } else {
+            &[]
+        })
         .args([
             "-chardev",
             "stdio,id=serial0,signal=off",
@@ -304,33 +294,149 @@ fn command_line(machine: &Machine<'_>) -> Command {
     command
 }
 
-/// Sends one packet of the GDB remote protocol and waits for its `OK`.
-fn debugger_request(stream: &mut UnixStream, request: &str) -> Result<()> {
-    let sum = request.bytes().fold(0u8, u8::wrapping_add);
-    stream.write_all(format!("${request}#{sum:02x}").as_bytes())?;
-    let mut packet = Vec::new();
-    // The reply is `+`, then `$…#xx`; the stop that the connection caused may come before it.
-    loop {
-        let mut byte = [0];
-        stream
-            .read_exact(&mut byte)
-            .with_context(|| format!("no reply to {request}"))?;
-        packet.push(byte[0]);
-        let Some(mark) = packet.len().checked_sub(3).filter(|at| packet[*at] == b'#') else {
-            continue;
-        };
-        stream.write_all(b"+")?;
-        let start = packet
-            .iter()
-            .position(|byte| *byte == b'$')
-            .map_or(0, |at| at + 1);
-        let reply = String::from_utf8_lossy(packet.get(start..mark).unwrap_or(&[])).into_owned();
-        if reply == "OK" {
-            return Ok(());
-        }
-        if !reply.starts_with('T') && !reply.starts_with('S') {
-            bail!("QEMU's debug port answered {reply:?} to {request}");
-        }
-        packet.clear();
+/// The longest wait for an answer of QEMU itself.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A connection to QEMU by its Machine Protocol.
+pub struct Monitor {
+    stream: UnixStream,
+    replies: std::io::Lines<BufReader<UnixStream>>,
+}
+
+impl Monitor {
+    /// Connects; there can be one connection at a time.
+    pub fn connect(qemu: &Qemu) -> Result<Self> {
+        let stream = UnixStream::connect(qemu.sockets.join("qmp"))?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        let mut replies = BufReader::new(stream.try_clone()?).lines();
+        replies.next().context("QMP sent no greeting")??;
+        let mut monitor = Self { stream, replies };
+        monitor.request(r#"{"execute":"qmp_capabilities"}"#)?;
+        Ok(monitor)
     }
+
+    /// Sends a request and returns its reply.
+    fn request(&mut self, request: &str) -> Result<String> {
+        writeln!(&self.stream, "{request}")?;
+        loop {
+            let reply = self.replies.next().context("QMP closed the connection")??;
+            if reply.contains("\"error\"") {
+                bail!("QMP refused {request}: {reply}");
+            }
+            if reply.contains("\"return\"") {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// Returns how many instructions the guest's CPUs have executed together. Exact while they
+    /// stand still; the time that an idle CPU skipped is not in it.
+    pub fn instructions(&mut self) -> Result<u64> {
+        let reply = self.request(r#"{"execute":"query-replay"}"#)?;
+        let reply: serde_json::Value = serde_json::from_str(&reply)?;
+        reply["return"]["icount"]
+            .as_u64()
+            .context("QEMU told no count of instructions")
+    }
+
+    /// Ends QEMU.
+    pub fn quit(&mut self) -> Result<()> {
+        self.request(r#"{"execute":"quit"}"#).map(|_| ())
+    }
+
+    /// Waits until the guest has reset the machine.
+    pub fn wait_for_reset(&mut self, budget: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(budget))?;
+        loop {
+            let event = self.replies.next().context("QEMU ended")?;
+            let event = event.context("the guest did not reset the machine in time")?;
+            if event.contains("\"SHUTDOWN\"") {
+                self.stream.set_read_timeout(Some(ANSWER))?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A connection to QEMU's debug port, by the GDB remote protocol; the guest stands still.
+pub struct Debugger(UnixStream);
+
+impl Debugger {
+    /// Connects, which stops the guest.
+    pub fn connect(qemu: &Qemu) -> Result<Self> {
+        let stream = UnixStream::connect(qemu.sockets.join("gdb"))?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        Ok(Self(stream))
+    }
+
+    /// Sends a packet and waits for its `OK`.
+    fn request(&mut self, request: &str) -> Result<()> {
+        self.send(request)?;
+        loop {
+            let reply = self
+                .packet()
+                .with_context(|| format!("no reply to {request}"))?;
+            if reply == "OK" {
+                return Ok(());
+            }
+            // The stop that the connection caused may come before the reply.
+            if !is_stop(&reply) {
+                bail!("QEMU's debug port answered {reply:?} to {request}");
+            }
+        }
+    }
+
+    /// Sets a breakpoint at a virtual address and lets the guest run.
+    pub fn run_to(&mut self, address: u64) -> Result<()> {
+        self.request(&format!("Z1,{address:x},4"))?;
+        self.send("c")
+    }
+
+    /// Waits until the guest has reached the breakpoint at `address`, and removes that.
+    pub fn reached(&mut self, address: u64, budget: Duration) -> Result<()> {
+        self.0.set_read_timeout(Some(budget))?;
+        let stop = self.packet().context("the breakpoint was not reached")?;
+        if !is_stop(&stop) {
+            bail!("QEMU's debug port said {stop:?} instead of a stop");
+        }
+        self.0.set_read_timeout(Some(ANSWER))?;
+        self.request(&format!("z1,{address:x},4"))
+    }
+
+    /// Lets the guest run on.
+    pub fn detach(mut self) -> Result<()> {
+        self.request("D")
+    }
+
+    /// Sends a packet: `$…#xx`, xx the sum of its bytes.
+    fn send(&mut self, request: &str) -> Result<()> {
+        let sum = request.bytes().fold(0u8, u8::wrapping_add);
+        Ok(self
+            .0
+            .write_all(format!("${request}#{sum:02x}").as_bytes())?)
+    }
+
+    /// Receives a packet, past the `+` that confirms what was sent.
+    fn packet(&mut self) -> Result<String> {
+        let mut packet = Vec::new();
+        loop {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte)?;
+            packet.push(byte[0]);
+            let Some(mark) = packet.len().checked_sub(3).filter(|at| packet[*at] == b'#') else {
+                continue;
+            };
+            self.0.write_all(b"+")?;
+            let start = packet
+                .iter()
+                .position(|byte| *byte == b'$')
+                .map_or(0, |at| at + 1);
+            let reply = packet.get(start..mark).unwrap_or(&[]);
+            return Ok(String::from_utf8_lossy(reply).into_owned());
+        }
+    }
+}
+
+fn is_stop(packet: &str) -> bool {
+    packet.starts_with(['T', 'S'])
 }

@@ -41,6 +41,11 @@ pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
 
 /// Returns the script of the boot that ends in the panic.
 pub fn crash_script(scenario: &Scenario) -> String {
+    arm_script(scenario) + &fill_and_panic(scenario)
+}
+
+/// Returns the beginning of the script, up to the armed capture.
+pub fn arm_script(scenario: &Scenario) -> String {
     let mut script = prologue();
     if scenario.loader != Loader::None {
         let plain = if scenario.plain { " --plain" } else { "" };
@@ -53,7 +58,6 @@ pub fn crash_script(scenario: &Scenario) -> String {
             ),
         };
     }
-    script += &fill_and_panic(scenario);
     script
 }
 

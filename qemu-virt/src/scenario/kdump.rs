@@ -10,30 +10,46 @@ use super::evidence::find_file;
 use super::stock_kexec;
 use crate::dist::Dist;
 use crate::guest_image::Initramfs;
-use crate::material::{self, Kernel, Suite};
+use crate::material::{self, Kernel};
 
 /// What the crash kernel's memory takes, as on the first kernel's command line.
 pub const RESERVATION: &str = "256M";
 
-/// Packages of makedumpfile's libraries that kexec does not need, and the file from each.
-const LIBRARIES: [(&str, &str); 5] = [
-    ("libdw1", "libdw.so.1"),
-    ("libelf1", "libelf.so.1"),
-    ("liblzo2-2", "liblzo2.so.2"),
-    ("liblzma5", "liblzma.so.5"),
-    ("libbz2-1.0", "libbz2.so.1.0"),
+/// What makedumpfile's libraries are called.
+const LIBRARIES: [&str; 9] = [
+    "ld-linux-aarch64.so.1",
+    "libc.so.6",
+    "libz.so.1",
+    "libdw.so.1",
+    "libelf.so.1",
+    "liblzo2.so.2",
+    "liblzma.so.5",
+    "libbz2.so.1.0",
+    "libzstd.so.1",
 ];
 
-/// Arms kdump. Debian's 6.1 hides `_text`, 64 KiB before `_stext`, from kexec-tools.
+/// A way to save the memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// Its name in tables.
+    pub name: &'static str,
+    /// The command that makes /mnt/vmcore of /proc/vmcore.
+    pub command: &'static str,
+    /// CPUs of the crash kernel.
+    pub cpus: u32,
+}
+
+/// Prepares for kexec. Debian's 6.1 hides `_text`, 64 KiB before `_stext`, from kexec-tools.
 const LOAD: &str = r#"if ! grep -q ' T _text$' /proc/kallsyms; then
     cp /proc/kallsyms /run/kallsyms
     stext=$(sed -n 's/ T _stext$//p' /proc/kallsyms)
     printf '%x T _text\n' $((0x$stext - 0x10000)) >> /run/kallsyms
     mount --bind /run/kallsyms /proc/kallsyms
 fi
-must load kexec -i -c -p /kdump/Image --initrd=/kdump/initramfs \
-    --append="console=ttyAMA0 rdinit=/init nr_cpus=1 reset_devices cma=0 panic=1 loglevel=4"
 "#;
+
+/// The crash kernel's command line, up to the number of its CPUs.
+const APPEND: &str = "console=ttyAMA0 rdinit=/init reset_devices cma=0 panic=1 loglevel=4 nr_cpus=";
 
 /// `/init` of the crash kernel, up to the dump itself.
 const CRASH_PROLOGUE: &str = r#"#!/bin/busybox sh
@@ -53,48 +69,48 @@ echo 'guest: dump begins'
 const CRASH_EPILOGUE: &str = r#"code=$?
 sync
 mount -o remount,ro /mnt
+cat /tmp/time
 echo "guest: step dump $code"
 echo "guest: dumped $(stat -c %s /mnt/vmcore)"
 reboot -f
 sleep 60
 "#;
 
-/// Returns how `suite`'s kernel is dumped in full. makedumpfile refuses kernels built for 52-bit
-/// addresses, so those are copied.
-pub fn command(suite: Suite) -> &'static str {
-    match suite {
-        Suite::Bookworm => "makedumpfile -d 0 /proc/vmcore /mnt/vmcore > /tmp/log 2>&1",
-        Suite::Trixie | Suite::Sid => "cp /proc/vmcore /mnt/vmcore",
-    }
-}
-
 /// Returns the initramfs of the kernel that panics: `script` runs after kdump is armed.
 pub fn image(
-    prologue: &str,
     script: &str,
-    suite: Suite,
+    method: &Method,
     dist: &Dist,
     kernel: &Kernel,
     scratch: &std::path::Path,
 ) -> Result<Initramfs> {
     let mut crash = Initramfs::new();
     crash.copy("bin/busybox", &material::busybox()?)?;
-    let makedumpfile = material::package(Suite::Bookworm, "makedumpfile")?;
-    crash.copy(
-        "bin/makedumpfile",
-        &makedumpfile.join("usr/bin/makedumpfile"),
-    )?;
-    stock_kexec::libraries(&mut crash)?;
-    for (package, file) in LIBRARIES {
-        let root = material::package(Suite::Bookworm, package)?;
-        crash.copy(&format!("lib/{file}"), &find_file(&root, file)?)?;
+    let root = material::makedumpfile_arm64()?;
+    crash.copy("bin/makedumpfile", &root.join("usr/bin/makedumpfile"))?;
+    for file in LIBRARIES {
+        crash.copy(
+            &format!("lib/{file}"),
+            &find_file(&root.join("usr/lib"), file)?,
+        )?;
     }
     crash.modules(&kernel.modules, &super::init::MODULES)?;
-    let init = format!("{CRASH_PROLOGUE}{}\n{CRASH_EPILOGUE}", command(suite));
-    crash.program("init", init.as_bytes());
+    // What the command itself used of the CPU, in seconds of the guest's time.
+    let dump = format!(
+        "time -o /tmp/time -f 'guest: cpu %U %S' {} > /tmp/log 2>&1",
+        method.command
+    );
+    crash.program(
+        "init",
+        format!("{CRASH_PROLOGUE}{dump}\n{CRASH_EPILOGUE}").as_bytes(),
+    );
     crash.write(scratch)?;
 
-    let script = format!("{prologue}{LOAD}{script}");
+    let load = format!(
+        "must load kexec -i -c -p /kdump/Image --initrd=/kdump/initramfs --append=\"{APPEND}{}\"\n",
+        method.cpus
+    );
+    let script = format!("{}{LOAD}{load}{script}", super::init::prologue());
     let mut image = super::init::image(&script, dist, kernel)?;
     stock_kexec::install(&mut image)?;
     image.folder("kdump");

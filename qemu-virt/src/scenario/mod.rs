@@ -248,6 +248,7 @@ pub fn machine<'a>(
         command_line,
         ram: place.ram(),
         sockets: place.sockets(),
+        count: false,
     }
 }
 

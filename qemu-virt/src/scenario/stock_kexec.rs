@@ -42,11 +42,6 @@ pub fn load(scenario: &Scenario) -> String {
 pub fn install(image: &mut Initramfs) -> Result<()> {
     let root = material::package(Suite::Bookworm, "kexec-tools")?;
     image.copy("bin/kexec", &root.join("sbin/kexec"))?;
-    libraries(image)
-}
-
-/// Puts the libraries into an initramfs.
-pub fn libraries(image: &mut Initramfs) -> Result<()> {
     for (package, file) in LIBRARIES {
         let root = material::package(Suite::Bookworm, package)?;
         image.copy(&format!("lib/{file}"), &find_file(&root, file)?)?;
