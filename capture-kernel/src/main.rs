@@ -8,9 +8,10 @@
 //! *notes and log* → *pages* → *trailer* → *reset*. What goes wrong on the way ends in a
 //! refusal before the dump is begun, in an [`epitaph`] after.
 //!
-//! It lives in its own image: code, read-only data and writable data apart, page tables and
-//! buffers in .bss, no heap. Beside it, it sees the crash region's segments and the evidence
-//! read-only, and the registers of the devices it drives; everything else faults ([`mmu`]).
+//! It lives in its own image, code, read-only data and writable data apart, and in what the crash
+//! region has beside its segments ([`arena`]); no heap. It sees the segments and the evidence
+//! read-only, and the registers of the devices it drives; everything else faults ([`mmu`]). Other
+//! CPUs help where there is only something to compute ([`smp`]).
 
 mod account;
 mod arena;

@@ -181,7 +181,7 @@ impl Boot {
             ),
         }
         if scenario.loader != Loader::None {
-            self.check_capture(outcome);
+            self.check_capture(scenario, outcome);
         }
     }
 
@@ -215,7 +215,7 @@ impl Boot {
     }
 
     /// Checks that the payload ran to its end, and notes the times.
-    fn check_capture(&self, outcome: &mut Outcome) {
+    fn check_capture(&self, scenario: &Scenario, outcome: &mut Outcome) {
         let payload = self.payload();
         let (Some(panic), Some(first), Some(last)) =
             (self.panic_line(), payload.first(), payload.last())
@@ -237,6 +237,17 @@ impl Boot {
             last.text.contains("dump complete"),
             last.text.clone(),
         );
+        // A plain partition's core is copied by one CPU.
+        if !scenario.plain {
+            let working = match u32::from(scenario.dump.cpus) {
+                0 => scenario.smp,
+                limit => scenario.smp.min(limit),
+            };
+            let wanted = format!("kdraw: {working} of {} CPUs", scenario.smp);
+            let said = payload.iter().find(|line| line.text.ends_with(" CPUs"));
+            let said = said.map_or("nothing about CPUs", |line| &line.text);
+            outcome.check("cpus", said == wanted, said);
+        }
     }
 }
 

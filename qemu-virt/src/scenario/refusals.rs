@@ -7,6 +7,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use kdraw_format::checksum::image_checksum;
 use kdraw_format::layout::{BLOCK, Superblock};
 use kdraw_format::plan::{PLAN_LEN, Plan, Seal};
 use kdraw_format::slot::{EpitaphKind, Outcome};
@@ -62,6 +63,7 @@ struct Case {
     name: &'static str,
     /// The kernel's `crashkernel=`; empty for none.
     crashkernel: &'static str,
+    smp: u32,
     script: &'static [&'static str],
     /// What is done while the guest waits.
     act: Option<Act>,
@@ -84,6 +86,7 @@ struct Case {
 const CASE: Case = Case {
     name: "",
     crashkernel: "8M",
+    smp: 1,
     script: &[ARMED, PAUSE, CRASH],
     act: None,
     later: &[],
@@ -93,6 +96,13 @@ const CASE: Case = Case {
     written: Written::Nothing,
     captures: false,
     left: None,
+};
+
+/// Something is missing, and the payload captures without.
+const CAPTURES: Case = Case {
+    written: Written::Partition,
+    captures: true,
+    ..CASE
 };
 
 const CASES: &[Case] = &[
@@ -244,6 +254,67 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "small-region",
+        crashkernel: "4M",
+        smp: 2,
+        says: &["dump complete"],
+        ..CAPTURES
+    },
+    Case {
+        name: "cpus-limited",
+        smp: 4,
+        script: &[
+            "must format kdraw format --yes /dev/vda4\n",
+            "must load kdraw load --target /dev/vda4 --cpus 2\n",
+            CRASH,
+        ],
+        says: &["2 of 4 CPUs"],
+        ..CAPTURES
+    },
+    Case {
+        name: "cpus-without-firmware",
+        smp: 2,
+        act: Some(|scene, qemu| {
+            change_device_tree(scene, qemu, |tree| {
+                while let Some(at) = find(tree, b"arm,psci") {
+                    tree[at..at + 8].copy_from_slice(b"arm,none");
+                }
+                Ok(())
+            })
+        }),
+        says: &["1 of 2 CPUs"],
+        ..CAPTURES
+    },
+    Case {
+        name: "cpu-that-firmware-refuses",
+        smp: 3,
+        act: Some(|scene, qemu| {
+            // An affinity that no CPU of this machine has: AFFINITY_INFO says so.
+            change_device_tree(scene, qemu, |tree| {
+                let reg = cpu_reg(tree, "cpu@1", 1)?;
+                tree[reg..reg + 4].copy_from_slice(&0x7777_u32.to_be_bytes());
+                Ok(())
+            })
+        }),
+        says: &["2 of 3 CPUs"],
+        ..CAPTURES
+    },
+    Case {
+        name: "cpu-that-never-arrives",
+        smp: 2,
+        // Firmware says OFF, and takes CPU_ON. (`b .`, Arm ARM C6.2)
+        act: Some(|scene, qemu| change_payload(scene, qemu, "secondary_boot", 0x1400_0000)),
+        says: &["1 of 2 CPUs"],
+        ..CAPTURES
+    },
+    Case {
+        name: "cpu-that-faults",
+        smp: 2,
+        act: Some(|scene, qemu| change_payload(scene, qemu, "kdraw_secondary", UDF)),
+        says: &["1 of 2 CPUs"],
+        ..CAPTURES
+    },
+    Case {
         name: "slots-full",
         earlier: Some(&[ARMED, CRASH]),
         script: &["must load kdraw load --target /dev/vda4\n", PAUSE, CRASH],
@@ -383,7 +454,7 @@ fn scenario(case: &Case) -> Scenario {
         name: case.name.into(),
         kernel: KernelChoice::Suite(Suite::Bookworm),
         mem: MEM_MIB,
-        smp: 1,
+        smp: case.smp,
         crashkernel: case.crashkernel.into(),
         cpu: "cortex-a72".into(),
         machine: Vec::new(),
@@ -402,9 +473,11 @@ fn stop_disk_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
     qemu.stop_disk()
 }
 
-/// Makes the payload's copy loop an instruction that does not exist (Arm ARM C6.2, UDF).
+/// An instruction that does not exist (Arm ARM C6.2, UDF).
+const UDF: u32 = 0;
+
+/// Makes the payload's copy loop an instruction that does not exist.
 fn break_payload_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
-    const UDF: u32 = 0;
     unfinished::wait_until_halfway(scene.disk)?;
     let offset =
         unfinished::copy_loop(scene.dist)? - unfinished::payload_symbol(scene.dist, "_start")?;
@@ -431,10 +504,67 @@ fn claim_more_memory(boot: &Boot, qemu: &mut Qemu, more: u64) -> Result<()> {
         *size = (u64::from_le_bytes(*size) + more).to_le_bytes();
     }
     plan.elfcorehdr = Seal::of(&header);
+    qemu.patch(header_at, &words(&header))?;
+    write_plan(&plan, plan_at, qemu)
+}
+
+/// Changes the loaded device tree, and seals the plan anew over it.
+fn change_device_tree(
+    scene: &Scene<'_>,
+    qemu: &mut Qemu,
+    change: fn(&mut [u8]) -> Result<()>,
+) -> Result<()> {
+    let (plan_at, tree_at) = (
+        segment_address(scene.boot, "plan")?,
+        segment_address(scene.boot, "device")?,
+    );
+    let mut plan = Plan::decode(&qemu.memory(plan_at, PLAN_LEN)?)?;
+    let before = qemu.memory(tree_at, plan.device_tree.len as usize)?;
+    let mut tree = before.clone();
+    change(&mut tree)?;
+    plan.device_tree = Seal::of(&tree);
+    let changed = words(&before).into_iter().zip(words(&tree));
+    for (at, (before, after)) in (tree_at..).step_by(4).zip(changed) {
+        if before != after {
+            qemu.patch(at, &[after])?;
+        }
+    }
+    write_plan(&plan, plan_at, qemu)
+}
+
+/// Changes the first instruction at a symbol of the loaded payload, and seals the plan anew over
+/// it.
+fn change_payload(scene: &Scene<'_>, qemu: &mut Qemu, symbol: &str, word: u32) -> Result<()> {
+    let plan_at = segment_address(scene.boot, "plan")?;
+    let image_at = scene.boot.crash_region.start;
+    let address = |symbol| unfinished::payload_symbol(scene.dist, symbol);
+    let offset = address(symbol)? - address("_start")?;
+    qemu.patch(image_at + offset, &[word])?;
+    let mut plan = Plan::decode(&qemu.memory(plan_at, PLAN_LEN)?)?;
+    let image = qemu.memory(image_at, plan.image.len as usize)?;
+    plan.image.checksum = image_checksum(&image);
+    write_plan(&plan, plan_at, qemu)
+}
+
+fn write_plan(plan: &Plan, at: u64, qemu: &Qemu) -> Result<()> {
     let mut block = [0; PLAN_LEN];
     plan.encode(&mut block);
-    qemu.patch(header_at, &words(&header))?;
-    qemu.patch(plan_at, &words(&block))
+    qemu.patch(at, &words(&block))
+}
+
+/// Finds the value of a CPU's `reg` in a flattened device tree, by what it is: QEMU's tree has
+/// one cell for it, and no other property of the node with that value.
+fn cpu_reg(tree: &[u8], node: &str, value: u32) -> Result<usize> {
+    // FDT_PROP, length 4, and after the name's offset the value (specification 5.4.2).
+    let head = [0, 0, 0, 3, 0, 0, 0, 4];
+    let start = find(tree, format!("{node}\0").as_bytes()).context("no such CPU")?;
+    let mut properties = tree[start..].windows(16);
+    let reg = properties.position(|it| it[..8] == head && it[12..] == value.to_be_bytes());
+    Ok(start + 12 + reg.context("the CPU has no such reg")?)
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|it| it == wanted)
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {
@@ -442,10 +572,14 @@ fn words(bytes: &[u8]) -> Vec<u32> {
     words.map(|word| u32::from_le_bytes(*word)).collect()
 }
 
-/// Returns where `kdraw load` said that a segment lies: `NAME  0xSTART-0xEND …`.
+/// Returns where `kdraw load` said that a segment lies: `NAME  0xSTART-0xEND …`; of a name of two
+/// words, the first one is looked for.
 fn segment_address(boot: &Boot, name: &str) -> Result<u64> {
     let mut lines = boot.lines.iter().map(|line| line.text.split_whitespace());
-    let range = lines.find_map(|mut words| (words.next() == Some(name)).then(|| words.next())?);
+    let range = lines.find_map(|mut words| {
+        let is_it = words.next() == Some(name);
+        is_it.then(|| words.find(|word| word.starts_with("0x")))?
+    });
     let start = range.and_then(|range| range.split('-').next()?.strip_prefix("0x"));
     let start = start.with_context(|| format!("`kdraw load` did not say where the {name} is"))?;
     u64::from_str_radix(start, 16).with_context(|| format!("the {name}'s address is no number"))
