@@ -79,6 +79,21 @@ pub enum Error {
     /// The device tree blob cannot be rewritten.
     #[error("device tree: {0}")]
     DeviceTree(&'static str),
+    /// The crash region leaves the payload too little to work in.
+    #[error(
+        "the crash region of {region} bytes is too small: beside its segments the payload works \
+         in {need} bytes at least, and {room} are left; boot with crashkernel={advice}M"
+    )]
+    SmallRegion {
+        /// The region's length.
+        region: u64,
+        /// What the segments leave of it.
+        room: u64,
+        /// What the payload needs.
+        need: u64,
+        /// A `crashkernel=` that does, in MiB.
+        advice: u64,
+    },
     /// The segments do not fit the crash region or the limits.
     #[error("{what} of {need} bytes, room for {room}: {hint}")]
     NoRoom {

@@ -35,7 +35,7 @@ fn a_machine_that_has_everything_is_loaded() {
 #[test]
 fn what_keeps_load_from_working_is_named() {
     type Break = fn(&FakeSystem);
-    let table: [(&str, Break); 16] = [
+    let table: [(&str, Break); 17] = [
         ("x86_64", |s| s.put("proc/sys/kernel/arch", "x86_64")),
         ("run kdraw as root", |s| {
             s.put("proc/self/status", "CapEff:\t0000000000000000\n");
@@ -59,6 +59,12 @@ fn what_keeps_load_from_working_is_named() {
             s.put(
                 "proc/iomem",
                 "40000000-7fffffff : System RAM\n  7f000000-7f03ffff : Crash kernel\n",
+            );
+        }),
+        ("the payload works in", |s| {
+            s.put(
+                "proc/iomem",
+                "40000000-7fffffff : System RAM\n  7f000000-7f0fffff : Crash kernel\n",
             );
         }),
         ("device tree", |s| {
@@ -97,6 +103,31 @@ fn what_keeps_load_from_working_is_named() {
         );
         assert!(before == fs::read(system.device()).unwrap(), "{expected}");
     }
+}
+
+#[test]
+fn cpus_that_have_no_room_to_work_are_told() {
+    let system = ready();
+    for cpu in 1..4 {
+        let folder = format!("sys/devices/system/cpu/cpu{cpu}");
+        system.put(&format!("{folder}/crash_notes"), "41001000\n");
+        system.put(&format!("{folder}/crash_notes_size"), "424\n");
+    }
+    let warns = |region: &str, options: &[&str]| {
+        let iomem = format!("40000000-7fffffff : System RAM\n  {region} : Crash kernel\n");
+        system.put("proc/iomem", iomem);
+        let load = ["load", "--target", "DEVICE", "--payload", "PAYLOAD"];
+        let (code, text) = system.kdraw(&[&load[..], options].concat());
+        assert_eq!(code, 0, "{text}");
+        let line = text.lines().find(|line| line.contains("to work in"));
+        line.map(str::to_owned)
+    };
+    let small = "7f000000-7f1fffff";
+    assert_eq!(warns("7f000000-7f7fffff", &[]), None);
+    let line = warns(small, &[]).unwrap();
+    assert!(line.contains("enough for 1 of 4 CPUs"), "{line}");
+    assert!(line.contains("crashkernel=8M"), "{line}");
+    assert_eq!(warns(small, &["--cpus", "1"]), None);
 }
 
 #[test]
@@ -287,6 +318,7 @@ fn the_plan_says_what_was_asked_for_but_a_plain_partition_gets_every_page() {
         (code, plan, text)
     };
     assert_eq!(asked("a", "17").1, Some((17, Codec::Raw, 2)));
+    assert_eq!(asked("n", "kernel+user").1, Some((23, Codec::Raw, 2)));
     let (code, plan, text) = asked("b", "32");
     assert_eq!((code, plan), (2, None), "{text}");
     system.kdraw(&["format", "--plain", "--yes", "DEVICE"]);

@@ -69,6 +69,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     };
     let loadable = Loadable::build(&machine, &payload, &notes, settings)?;
     print(&loadable, machine.crash_region);
+    warn_if_small(&loadable, machine.crash_region);
     warn_if_full(&mut target);
     if args.dry_run || !system.is_running() {
         println!("Nothing was loaded (dry run).");
@@ -134,6 +135,20 @@ fn print(loadable: &Loadable, region: PhysRange) {
     );
     if target.unchecked_table {
         println!("target       is a whole disk: no partition table tells the payload its bounds");
+    }
+}
+
+fn warn_if_small(loadable: &Loadable, region: PhysRange) {
+    let work = &loadable.work;
+    if work.cpus_that_fit < work.cpus_wanted {
+        println!(
+            "warning: the payload has {} to work in, enough for {} of {} CPUs; for all of them \
+             boot with crashkernel={}M",
+            text::size(work.room),
+            work.cpus_that_fit,
+            work.cpus,
+            work.advice(region, work.need.wanted)
+        );
     }
 }
 

@@ -2,17 +2,20 @@
 
 use kdraw_format::chunk::Codec;
 use kdraw_format::layout::Superblock;
+use kdraw_linux::classify::DumpLevel;
 
 /// Options of every command that makes a plan.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct DumpOptions {
-    /// What is left out: the sum of makedumpfile's bits.
+    /// Which pages are left out: a number of makedumpfile's, or the name of what is kept.
     ///
-    /// 1 pages of zeros, 2 page cache without private data, 4 page cache with private data too,
-    /// 8 memory of processes, 16 free pages. 0 leaves out nothing, 31 all but what the kernel
-    /// itself uses.
-    #[arg(long, value_name = "LEVEL", default_value_t = 31, value_parser = clap::value_parser!(u8).range(0..=31))]
-    pub level: u8,
+    /// The number is the sum of what is left out: 1 pages of zeros, 2 page cache without private
+    /// data, 4 page cache with private data too, 8 memory of processes, 16 free pages. Names:
+    /// `all` (0) leaves out nothing; `kernel` (31) leaves out all of these and keeps what the
+    /// kernel itself uses; `kernel+user` (23) keeps processes' memory too, and so +cache,
+    /// +private, +free and +zero. What cannot be told apart with certainty is kept.
+    #[arg(long, value_name = "LEVEL", default_value = "31")]
+    pub level: DumpLevel,
     /// How pages are packed; those that do not shrink are stored as they are.
     #[arg(long, value_enum, default_value = "lz4")]
     pub compress: Compress,
@@ -45,7 +48,7 @@ impl DumpOptions {
     pub fn on(self, superblock: &Superblock) -> Self {
         if superblock.plain {
             Self {
-                level: 0,
+                level: DumpLevel::ALL_PAGES,
                 compress: Compress::None,
                 ..self
             }

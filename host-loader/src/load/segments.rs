@@ -8,6 +8,8 @@
 use kdraw_format::addr::{PhysAddr, PhysRange};
 use kdraw_format::chunk::Codec;
 use kdraw_format::plan::{PLAN_LEN, Plan, Seal, Target};
+use kdraw_format::working_memory::{MemoryNeed, Room, memory_needed, workers_that_fit};
+use kdraw_linux::classify::DumpLevel;
 
 use crate::error::Error;
 use crate::load::device_tree::{self, Chosen};
@@ -36,8 +38,8 @@ pub struct Settings {
     pub created: u64,
     /// The machine's name, cut to 64 bytes.
     pub hostname: String,
-    /// makedumpfile's dump level, 0 to 31.
-    pub level: u8,
+    /// Which pages are left out.
+    pub level: DumpLevel,
     /// How page chunks are packed.
     pub codec: Codec,
     /// CPUs to use at most; 0: all.
@@ -51,6 +53,48 @@ pub struct Loadable {
     pub segments: Vec<Segment>,
     /// The plan that is in one of them.
     pub plan: Plan,
+    /// What they leave of the crash region.
+    pub work: WorkingMemory,
+}
+
+/// What the payload has to work in, and what it needs: [`kdraw_format::working_memory`].
+#[derive(Clone, Copy, Debug)]
+pub struct WorkingMemory {
+    /// Bytes that are there.
+    pub room: u64,
+    /// What this machine needs.
+    pub need: MemoryNeed,
+    /// CPUs that are to work.
+    pub cpus: u64,
+    /// How many of them would, with room for all.
+    pub cpus_wanted: u64,
+    /// How many can in this room.
+    pub cpus_that_fit: u64,
+}
+
+impl WorkingMemory {
+    fn new(region: PhysRange, segments: &[Segment], ram: u64, cpus: u64) -> Self {
+        let taken = segments.iter().filter_map(|segment| {
+            PhysRange::with_len(PhysAddr(segment.address), segment.memory_len)
+        });
+        let room = Room::new(region, taken).left();
+        let cpus_in = |room| workers_that_fit(cpus, ram, room).saturating_add(1);
+        Self {
+            room,
+            need: memory_needed(cpus, ram),
+            cpus,
+            cpus_wanted: cpus_in(u64::MAX),
+            cpus_that_fit: cpus_in(room),
+        }
+    }
+
+    /// The `crashkernel=` that would do for `need` bytes more than there are now, in MiB.
+    pub fn advice(&self, region: PhysRange, need: u64) -> u64 {
+        let missing = need.saturating_sub(self.room);
+        let wanted = region.len().saturating_add(missing);
+        // arm64 reserves multiples of 2 MiB.
+        wanted.div_ceil(2 << 20).saturating_mul(2).max(8)
+    }
 }
 
 impl Loadable {
@@ -110,9 +154,27 @@ impl Loadable {
             bytes,
             address: address.0,
         });
+        let ram = machine.evidence.iter().map(PhysRange::len);
+        let ram = ram.fold(0, u64::saturating_add);
+        // The last note is VMCOREINFO's.
+        let cpus = (notes.len() as u64).saturating_sub(1).max(1);
+        let cpus = match plan.cpus {
+            0 => cpus,
+            limit => cpus.min(limit.into()),
+        };
+        let work = WorkingMemory::new(machine.crash_region, &segments, ram, cpus);
+        if work.room < work.need.least {
+            return Err(Error::SmallRegion {
+                region: machine.crash_region.len(),
+                room: work.room,
+                need: work.need.least,
+                advice: work.advice(machine.crash_region, work.need.least),
+            });
+        }
         Ok(Self {
             segments: segments.to_vec(),
             plan,
+            work,
         })
     }
 }
@@ -137,7 +199,7 @@ pub fn plan(payload: &Payload, device_tree: Seal, elfcorehdr: Seal, settings: Se
         budget_s: settings.budget_s,
         created: settings.created,
         hostname,
-        level: settings.level,
+        level: settings.level.bits(),
         codec: settings.codec,
         cpus: settings.cpus,
     }
