@@ -5,6 +5,7 @@ use kdraw_boards::machine::Machine;
 use kdraw_format::addr::PhysRange;
 use kdraw_format::black_box::{CPU_RECORD, tag};
 use kdraw_format::records::RecordWriter;
+use kdraw_linux::classify::{Classifier, ClassifyError};
 use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::notes::PrStatus;
 use kdraw_linux::panic_reason::PanicReason;
@@ -19,6 +20,17 @@ use crate::trust::Trusted;
 
 /// Bytes of the black box kept for the end of the log, however many CPUs there are.
 const LOG_TAIL: usize = 16 << 10;
+
+/// Why pages cannot be told apart.
+#[derive(Debug, thiserror::Error)]
+pub enum Untold {
+    /// VMCOREINFO is missing, or does not say how the kernel lies in memory.
+    #[error("nothing tells how the kernel lies in memory")]
+    NoKernel,
+    /// Its struct pages cannot be understood.
+    #[error("{0}")]
+    Classify(#[from] ClassifyError),
+}
 
 /// The crashed kernel, as far as it can be understood, and the circumstances.
 pub struct Account<'a> {
@@ -71,6 +83,19 @@ impl<'a> Account<'a> {
             self.virt.as_ref().map(|virt| *virt.layout()),
             image.and_then(|(virt, info)| virt.image(info)),
         )
+    }
+
+    /// How its pages are told apart, and where their struct pages are seen.
+    ///
+    /// # Errors
+    /// Why they cannot be.
+    pub fn classifier(&self) -> Result<(Classifier, &VirtMem<&'a Evidence>), Untold> {
+        let (virt, info) = self
+            .virt
+            .as_ref()
+            .zip(self.info.as_ref())
+            .ok_or(Untold::NoKernel)?;
+        Ok((Classifier::new(virt, info)?, virt))
     }
 
     /// Why it died.

@@ -24,10 +24,12 @@ mod evidence;
 mod exception;
 mod log;
 mod mmu;
+mod pages;
 mod psci;
 mod smp;
 mod target;
 mod trust;
+mod unaligned;
 
 use aarch64_cpu::registers::{MPIDR_EL1, Readable as _};
 use core::fmt::Write as _;
@@ -39,9 +41,8 @@ use kdraw_format::slot::{Epitaph, EpitaphKind, SlotHeader};
 use kdraw_format::working_memory::NOTES;
 use kdraw_linux::elfcorehdr::{ElfCoreHdr, ElfCoreHdrError};
 use kdraw_linux::notes::merge_notes;
-use kdraw_pipeline::dump::{CHUNK_BUFFER, Dump, PagesEnded, choose_slot, write_journal};
+use kdraw_pipeline::dump::{CHUNK_BUFFER, Dump, Ending, choose_slot, write_journal};
 use kdraw_pipeline::partition::{Partition, TargetError};
-use kdraw_pipeline::plain::{Core, Kernel};
 use kdraw_pipeline::ports::{Clock as _, Deadline, DeviceError};
 
 use account::Account;
@@ -51,6 +52,7 @@ use console::say;
 use entry::EntryState;
 use epitaph::Grave;
 use evidence::Evidence;
+use pages::Pages;
 use smp::Cpus;
 use target::Place;
 
@@ -157,7 +159,11 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     };
     let total = evidence.total() >> 20;
     say!("writing {total} MiB into slot {}", slot.index);
-    let dump = Dump::begin(&mut partition, slot, &old, dump_id)?;
+    let level = match partition.superblock().plain {
+        true => 0,
+        false => trusted.plan.level,
+    };
+    let dump = Dump::begin(&mut partition, slot, &old, dump_id, level)?;
     epitaph::prepare(Grave {
         place,
         target: target.clone(),
@@ -165,11 +171,19 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         header: dump.header().clone(),
     });
     let deadline = budget(trusted.plan.budget_s);
+    let memory = pages::Memory::carve(&mut arena);
     let start_cpus = || smp::start(&machine, entry, trusted.plan.cpus, &mut arena);
-    match write(dump, &account, &evidence, start_cpus, deadline, &mut phases) {
+    let pages = Pages {
+        evidence: &evidence,
+        memory,
+        plan: &trusted.plan,
+        deadline,
+    };
+    match write(dump, &account, pages, start_cpus, &mut phases) {
         Ok(header) => say!(
-            "dump complete: {} of {total} MiB, {} frames unreadable, {} ms; resetting",
-            header.frames >> 8,
+            "dump complete: {} of {total} MiB in {} MiB, {} frames unreadable, {} ms; resetting",
+            header.frames.saturating_add(header.filled) >> 8,
+            header.stream_len >> 20,
             header.unreadable,
             header.elapsed_us / 1000
         ),
@@ -212,9 +226,8 @@ fn introduce(entry: &EntryState, machine: &Machine<'_>) {
 fn write(
     mut dump: Dump<'_, '_>,
     account: &Account<'_>,
-    evidence: &Evidence,
+    pages: Pages<'_>,
     start_cpus: impl FnOnce() -> Cpus,
-    deadline: Deadline,
     phases: &mut Phases,
 ) -> Result<SlotHeader, TargetError> {
     dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, |records| {
@@ -224,6 +237,7 @@ fn write(
     phases.ended("black_box");
 
     dump.text(Kind::MemoryMap, |sink| {
+        let evidence = pages.evidence;
         evidence
             .map_entries()
             .for_each(|entry| sink(&entry.encode()));
@@ -242,20 +256,25 @@ fn write(
     phases.ended("log");
 
     // Whoever starts a CPU may fail: what matters most is on its way by now.
+    let mut cpus = [1, 1];
     if dump.superblock().plain_core().is_none() {
         let Cpus { working, present } = start_cpus();
         say!("{working} of {present} CPUs");
+        cpus = [working, present].map(|count| count as u64);
         phases.ended("cpus");
     }
-    let ended = pages(&mut dump, account, evidence, deadline)?;
+    let left_out = pages.evidence.left_out();
+    let written = pages.write(&mut dump, account, phases)?;
     phases.ended("pages");
 
     let mut why = heapless::String::<128>::new();
     let (_, unreadable) = dump.frames();
-    let left_out = evidence.left_out();
-    // Cannot overflow: both texts are shorter than 128 bytes.
-    let _ = match ended {
+    // Cannot overflow: all texts are shorter than 128 bytes.
+    let _ = match written.ended {
         Err(ended) => write!(why, "{ended}"),
+        Ok(()) if !written.left_out.is_empty() => {
+            write!(why, "the slot has no room for less valuable pages")
+        }
         Ok(()) if unreadable > 0 || left_out > 0 => {
             write!(
                 why,
@@ -268,37 +287,14 @@ fn write(
     defmt::info!("pages written, {=u64} faults on the way", faults);
     smp::log_deaths();
     dump.text(Kind::PayloadLog, |sink| sink(log::bytes()))?;
-    let why = Some(why.as_str()).filter(|why| !why.is_empty());
-    dump.close(why, left_out as u64, &phases.text)
-}
-
-/// Writes every page of the evidence: as chunks, or on a plain partition as a raw ELF core.
-fn pages(
-    dump: &mut Dump<'_, '_>,
-    account: &Account<'_>,
-    evidence: &Evidence,
-    deadline: Deadline,
-) -> Result<Result<(), PagesEnded>, TargetError> {
-    if let Some(place) = dump.superblock().plain_core() {
-        let (layout, image) = account.layout();
-        let notes = account.notes();
-        let kernel = Kernel {
-            layout,
-            image,
-            notes,
-        };
-        let incomplete = evidence.left_out() > 0;
-        let core = Core::begin(dump, place, evidence.ranges(), &kernel, incomplete)?;
-        epitaph::header_is_now(dump.header());
-        return core.write(dump, evidence, deadline);
-    }
-    for range in evidence.ranges() {
-        let ended = dump.pages(&range, evidence, deadline)?;
-        if ended.is_err() {
-            return Ok(ended);
-        }
-    }
-    Ok(Ok(()))
+    dump.close(&Ending {
+        truncated: Some(why.as_str()).filter(|why| !why.is_empty()),
+        dropped_ranges: left_out as u64,
+        phases: &phases.text,
+        found: written.found,
+        doubts: &written.doubts,
+        cpus,
+    })
 }
 
 /// When the capture gives up on further pages.

@@ -1,17 +1,25 @@
 //! Plays the payload's main sequence: the real pipeline, between a fake disk and fake memory.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use kdraw_format::black_box::{BLACK_BOX_CHUNK, tag};
-use kdraw_format::chunk::Kind;
+use kdraw_format::chunk::{ClassSet, Codec, Kind};
 use kdraw_format::layout::{START_UNKNOWN, Superblock};
 use kdraw_format::memory_map::{Fate, MapEntry};
 use kdraw_format::records::RecordWriter;
 use kdraw_format::slot::SlotHeader;
-use kdraw_pipeline::dump::{Dump, PagesEnded, choose_slot, write_journal};
+use kdraw_format::working_memory::CHUNK_RAW;
+use kdraw_pipeline::assembly::{Assembly, Recipe};
+use kdraw_pipeline::crew::{Foreman, Worker, Workplace};
+use kdraw_pipeline::dump::{Dump, Ending, PagesEnded, choose_slot, write_journal};
+use kdraw_pipeline::lz4::{Portable, Table};
 use kdraw_pipeline::partition::{Partition, TargetError};
 use kdraw_pipeline::plain::{Core, Kernel};
-use kdraw_pipeline::ports::Clock as _;
+use kdraw_pipeline::ports::{Clock as _, Crew, Deadline, DmaBuffer};
+use kdraw_pipeline::task::{Scratch, Task};
+use kdraw_pipeline::worth::Evidence;
 
 use crate::disk::{FakeClock, FakeDisk, buffers, put_mbr, target};
 use crate::memory::{FakeMemory, ranges};
@@ -36,7 +44,23 @@ pub struct Capture {
     pub log: Vec<u8>,
     /// How long writing pages may take; the clock goes on by 1 per look.
     pub budget_us: u64,
+    /// How page chunks are packed.
+    pub codec: Codec,
+    /// What the other CPUs do.
+    pub workers: Vec<Diligence>,
 }
+
+/// What a CPU does with the tasks that it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Diligence {
+    /// All of them.
+    Works,
+    /// So many, and the next one it never ends.
+    DiesAfter(usize),
+}
+
+/// How long a fake CPU may be silent, in looks at the clock.
+const PATIENCE_US: u64 = 20_000;
 
 impl Capture {
     /// A capture of everything.
@@ -46,6 +70,8 @@ impl Capture {
             memory: FakeMemory::default(),
             log: LOG.into(),
             budget_us: u64::MAX,
+            codec: Codec::Raw,
+            workers: Vec::new(),
         }
     }
 
@@ -60,12 +86,12 @@ impl Capture {
         superblock: &Superblock,
     ) -> Result<Option<SlotHeader>, TargetError> {
         let clock = FakeClock::new(1);
-        let mut partition = Partition::open(disk, &clock, &target(superblock), buffers(4))?;
+        let mut partition = Partition::open(disk, &clock, &target(superblock), self.buffers())?;
         let Some((slot, old)) = choose_slot(&mut partition)? else {
             write_journal(&mut partition, self.id, black_box)?;
             return Ok(None);
         };
-        let dump = Dump::begin(&mut partition, slot, &old, self.id)?;
+        let dump = Dump::begin(&mut partition, slot, &old, self.id, 0)?;
         self.write(dump, &clock).map(Some)
     }
 
@@ -103,7 +129,12 @@ impl Capture {
             Ok(()) => None,
         };
         dump.text(Kind::PayloadLog, |sink| sink(&[0]))?;
-        dump.close(why.as_deref(), 0, "trust=12\npages=345\n")
+        dump.close(&Ending {
+            truncated: why.as_deref(),
+            phases: "trust=12\npages=345\n",
+            cpus: [1, 1],
+            ..Ending::default()
+        })
     }
 
     fn pages(
@@ -121,14 +152,69 @@ impl Capture {
             let core = Core::begin(dump, place, ranges(), &kernel, false)?;
             return core.write(dump, &self.memory, deadline());
         }
-        let deadline = deadline();
-        for range in ranges() {
-            let ended = dump.pages(&range, &self.memory, deadline)?;
-            if ended.is_err() {
-                return Ok(ended);
+        let places: Vec<Workplace<Task>> = self.workers.iter().map(|_| Workplace::new()).collect();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for (place, diligence) in places.iter().zip(&self.workers) {
+                scope.spawn(|| self.other_cpu(place, *diligence, &over));
+            }
+            let mut crew = Foreman::new(&places, clock, PATIENCE_US, || {});
+            let ended = self.page_chunks(dump, &mut crew, deadline());
+            over.store(true, Ordering::Relaxed);
+            ended
+        })
+    }
+
+    fn page_chunks(
+        &self,
+        dump: &mut Dump<'_, '_>,
+        crew: &mut dyn Crew<Task>,
+        deadline: Deadline,
+    ) -> Result<Result<(), PagesEnded>, TargetError> {
+        let (mut raw, mut table) = (vec![0; CHUNK_RAW as usize], Table::new());
+        let mut scratch = Scratch {
+            raw: &mut raw,
+            table: &mut table,
+        };
+        let mut work = |task: &mut Task| task.run::<Portable>(&mut scratch, &self.memory);
+        let recipe = Recipe {
+            codec: self.codec,
+            deadline,
+        };
+        let mut assembly = Assembly::new(dump, crew, &mut work, recipe);
+        let evidence = Evidence::<FakeMemory> {
+            ranges: &ranges(),
+            judged: None,
+        };
+        evidence.give(&mut assembly, ClassSet::default())?;
+        assembly.finish()
+    }
+
+    fn other_cpu(&self, place: &Workplace<Task>, diligence: Diligence, over: &AtomicBool) {
+        let (mut raw, mut table) = (vec![0; CHUNK_RAW as usize], Table::new());
+        let mut scratch = Scratch {
+            raw: &mut raw,
+            table: &mut table,
+        };
+        let mut worker = Worker::at(place);
+        let mut done = 0;
+        while !over.load(Ordering::Relaxed) {
+            let worked = worker.work(|task| {
+                while diligence == Diligence::DiesAfter(done) && !over.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                }
+                task.run::<Portable>(&mut scratch, &self.memory);
+                done += 1;
+            });
+            if !worked {
+                thread::yield_now();
             }
         }
-        Ok(Ok(()))
+    }
+
+    /// Buffers for all CPUs, as the payload has them.
+    fn buffers(&self) -> Vec<DmaBuffer> {
+        buffers(2 * (1 + self.workers.len()).max(2))
     }
 }
 

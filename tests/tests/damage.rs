@@ -11,7 +11,7 @@ use common::{extracted, formatted, open, vmcore};
 use kdraw::extract::ExtractError;
 use kdraw::verify::verify;
 use kdraw_format::addr::PhysAddr;
-use kdraw_format::chunk::{Content, Kind};
+use kdraw_format::chunk::{Codec, Content, Kind};
 use kdraw_format::layout::{BLOCK, DATA_START, Superblock};
 use kdraw_format::walk::{Step, WALK_BUFFER, Walk};
 use kdraw_linux::memory::PhysMem;
@@ -28,15 +28,21 @@ fn capture() -> Capture {
         memory: FakeMemory {
             unreadable: UNREADABLE.into(),
         },
+        codec: Codec::Lz4,
         ..Capture::new(1)
     }
 }
 
-/// A chunk: where its bytes are on the partition, and its stored frames.
+/// A chunk: where its bytes are on the partition, and the frames that it tells.
 struct Chunk {
     kind: Kind,
     bytes: Range<u64>,
-    frames: Vec<u64>,
+    /// Header and runs.
+    header: Range<u64>,
+    /// Frames that its data has.
+    stored: Vec<u64>,
+    /// Frames that its runs are enough for.
+    filled: Vec<u64>,
 }
 
 /// The chunks of a whole dump.
@@ -52,17 +58,19 @@ fn chunks(path: &Path) -> Vec<Chunk> {
         let Step::Chunk { header, chunk, .. } = step else {
             panic!("{step:?} in a whole dump");
         };
-        let stored = header
-            .runs(chunk)
-            .flatten()
-            .filter(|run| run.content == Content::Stored);
+        let frames = |wanted: fn(&Content) -> bool| {
+            let runs = header.runs(chunk).flatten();
+            runs.filter(|run| wanted(&run.content))
+                .flat_map(|run| run.first.0..run.first.0 + u64::from(run.frames))
+                .collect()
+        };
         let at = start + header.stream_offset;
         chunks.push(Chunk {
             kind: header.kind,
             bytes: at..at + u64::from(header.chunk_len),
-            frames: stored
-                .flat_map(|run| run.first.0..run.first.0 + u64::from(run.frames))
-                .collect(),
+            header: at..at + u64::from(header.header_len),
+            stored: frames(|content| *content == Content::Stored),
+            filled: frames(|content| matches!(content, Content::Filled(_))),
         });
     }
     chunks
@@ -83,7 +91,7 @@ fn check(
     name: &str,
     image: &[u8],
     chunks: &[Chunk],
-    survives: impl Fn(&Chunk) -> bool,
+    survives: impl Fn(&Range<u64>) -> bool,
 ) {
     let path = folder.join(name);
     fs::write(&path, image).unwrap();
@@ -91,9 +99,10 @@ fn check(
     let report = verify(&mut partition, &mut |_, _| {});
     assert!(!report.good, "{name}: verify found nothing");
     let there = |wanted: u64| {
-        chunks
-            .iter()
-            .any(|chunk| survives(chunk) && chunk.frames.contains(&wanted))
+        chunks.iter().any(|chunk| {
+            chunk.stored.contains(&wanted) && survives(&chunk.bytes)
+                || chunk.filled.contains(&wanted) && survives(&chunk.header)
+        })
     };
     let there: Vec<u64> = frames().filter(|pfn| there(*pfn)).collect();
     let done = match extracted(&mut partition, &folder.join(format!("{name}.out"))) {
@@ -118,7 +127,7 @@ fn check(
     let survived = |kind| {
         chunks
             .iter()
-            .any(|chunk| chunk.kind == kind && survives(chunk))
+            .any(|chunk| chunk.kind == kind && survives(&chunk.bytes))
     };
     if survived(Kind::MemoryMap) {
         let lost = frames().count() - there.len();
@@ -152,7 +161,7 @@ fn fifty_truncations_leave_their_prefix() {
             &format!("cut-{cut:x}"),
             &image[..cut as usize],
             &chunks,
-            |chunk| chunk.bytes.end <= cut,
+            |bytes| bytes.end.next_multiple_of(BLOCK as u64) <= cut,
         );
     }
 }
@@ -180,8 +189,8 @@ fn fifty_holes_take_only_what_they_cover() {
             &format!("hole-{from:x}-{to:x}"),
             &holed,
             &chunks,
-            |chunk| {
-                let range = chunk.bytes.start as usize..chunk.bytes.end as usize;
+            |bytes| {
+                let range = bytes.start as usize..bytes.end as usize;
                 holed[range.clone()] == image[range]
             },
         );
@@ -210,8 +219,8 @@ fn a_capture_that_dies_at_any_write_leaves_what_was_written() {
             &format!("died-{write}"),
             disk.partition_bytes(),
             &chunks,
-            |chunk| {
-                let start = disk.partition.start + chunk.bytes.start;
+            |bytes| {
+                let start = disk.partition.start + bytes.start;
                 done.iter().any(|write| write.start == start)
             },
         );

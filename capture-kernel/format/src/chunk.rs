@@ -187,6 +187,11 @@ impl ClassSet {
         self.0 & 1u8.checked_shl(class as u32).unwrap_or(0) != 0
     }
 
+    /// Its classes that are not in `other`.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether no class is in it.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -346,6 +351,13 @@ pub struct Body {
     stored_len: usize,
     chunk_len: usize,
     checksum: u64,
+}
+
+impl Body {
+    /// Bytes of the whole chunk.
+    pub fn chunk_len(&self) -> usize {
+        self.chunk_len
+    }
 }
 
 /// Pads and sums the data that stands at [`data_offset`] of `runs` in `buffer`: all of the

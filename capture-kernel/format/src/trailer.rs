@@ -23,8 +23,11 @@ pub mod tag {
     /// u64 × 3 for each class that was found, see [`super::ClassCount`].
     pub const CLASSES: u16 = 4;
     /// Text: pages that were taken as kernel memory because something about them was
-    /// implausible: `reason=pages` lines; absent if there were none.
+    /// implausible, and pages that were not read because they are broken or were given back:
+    /// `reason=pages` lines; absent if there were none.
     pub const DOUBTS: u16 = 5;
+    /// u64 × 2: CPUs that worked, CPUs that the machine has.
+    pub const CPUS: u16 = 6;
 }
 
 /// Bytes of a [`ClassCount`].

@@ -1,23 +1,23 @@
 //! One dump being written: slot choice, header, chunks strictly forward, trailer.
 
-use kdraw_format::addr::{FRAME_SIZE, PartOffset, Pfn, PhysRange};
+use kdraw_format::addr::PartOffset;
 use kdraw_format::chunk::{
-    ChunkSpec, Class, Codec, Content, Kind, MAX_RUNS, Run, data_offset, seal,
+    ChunkSpec, Class, ClassSet, Codec, Content, Kind, Run, data_offset, seal, seal_header,
 };
 use kdraw_format::layout::{BLOCK, JOURNAL_RECORDS, SlotPlace, Superblock};
 use kdraw_format::records::RecordWriter;
 use kdraw_format::slot::{Outcome, SlotHeader};
-use kdraw_format::trailer::{self, Checkpoints};
-use kdraw_linux::memory::PhysMem;
+use kdraw_format::trailer::{self, CLASS_COUNT, Checkpoints, ClassCount};
+use kdraw_format::working_memory::CHUNK_STORED;
 
 use crate::partition::{Partition, TargetError};
 use crate::plain::MAX_SUMS_CHUNK;
-use crate::ports::Deadline;
+use crate::ports::DmaBuffer;
+use crate::task::Product;
+use crate::worth::Found;
 
-/// Frames in a full page chunk: with its header block it makes 256 KiB.
-pub const FRAMES_PER_CHUNK: usize = 63;
-/// Bytes that a buffer must have for a full page chunk.
-pub const CHUNK_BUFFER: usize = 256 << 10;
+/// Bytes that a buffer must have for any chunk.
+pub const CHUNK_BUFFER: usize = CHUNK_STORED as usize;
 /// Bytes at the end of the stream that pages and the kernel's log never use: for a plain core's
 /// checksums and unreadable frames, the payload's log, the index and the trailer.
 const TAIL_ROOM: u64 = MAX_SUMS_CHUNK as u64 + (64 << 10);
@@ -169,10 +169,29 @@ pub struct Dump<'p, 'a> {
     sequence: u64,
     at: u64,
     checkpoints: Checkpoints<CHECKPOINTS>,
+    /// Frames of each class that are stored or told to be filled.
+    kept: [u64; Class::ALL.len()],
+}
+
+/// What a dump's trailer says beside its counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ending<'t> {
+    /// Why the dump is not complete, if it is not.
+    pub truncated: Option<&'t str>,
+    /// Claimed ranges that are left out.
+    pub dropped_ranges: u64,
+    /// When each phase ended, as lines.
+    pub phases: &'t str,
+    /// Frames of each class in the evidence.
+    pub found: Found,
+    /// Pages that something was implausible about, as lines.
+    pub doubts: &'t str,
+    /// CPUs that worked, and CPUs that the machine has.
+    pub cpus: [u64; 2],
 }
 
 impl<'p, 'a> Dump<'p, 'a> {
-    /// Begins a dump: the slot's header says *writing* from now on.
+    /// Begins a dump of a dump level: the slot's header says *writing* from now on.
     ///
     /// # Errors
     /// What the device failed with.
@@ -181,8 +200,10 @@ impl<'p, 'a> Dump<'p, 'a> {
         place: SlotPlace,
         old: &SlotHeader,
         dump_id: [u8; 16],
+        level: u8,
     ) -> Result<Self, TargetError> {
         let header = SlotHeader {
+            level,
             outcome: Outcome::Writing,
             index: place.index,
             generation: old.generation.saturating_add(1),
@@ -197,6 +218,7 @@ impl<'p, 'a> Dump<'p, 'a> {
             sequence: 0,
             at: 0,
             checkpoints: Checkpoints::default(),
+            kept: [0; Class::ALL.len()],
         })
     }
 
@@ -308,7 +330,7 @@ impl<'p, 'a> Dump<'p, 'a> {
     fn next_text_buffer(
         &mut self,
         kind: Kind,
-        current: &mut Option<crate::ports::DmaBuffer>,
+        current: &mut Option<DmaBuffer>,
         used: usize,
     ) -> Result<(), TargetError> {
         if let Some(full) = current.take() {
@@ -318,59 +340,86 @@ impl<'p, 'a> Dump<'p, 'a> {
         Ok(())
     }
 
-    /// Writes the pages of `range`, [`FRAMES_PER_CHUNK`] to a chunk; frames that fault are
-    /// noted as unreadable and passed over.
+    /// Writes the chunk that a task made in `buffer`; false, and nothing written, if it does not
+    /// fit before the part of the stream that is kept for its end.
     ///
     /// # Errors
-    /// The outer error is the device's; the inner tells why the range was not finished.
-    pub fn pages(
+    /// What the device failed with.
+    pub(crate) fn write_pages(
         &mut self,
-        range: &PhysRange,
-        memory: &impl PhysMem,
-        deadline: Deadline,
-    ) -> Result<Result<(), PagesEnded>, TargetError> {
-        let end = range.end.pfn();
-        let mut next = range.start.pfn();
-        while next < end {
-            if self
-                .at
-                .saturating_add(CHUNK_BUFFER as u64)
-                .saturating_add(TAIL_ROOM)
-                > self.place.stream_len()
-            {
-                return Ok(Err(PagesEnded::SlotFull));
-            }
-            if deadline.passed(self.partition.clock()) {
-                return Ok(Err(PagesEnded::OutOfTime));
-            }
-            let frames = end.0.saturating_sub(next.0).min(FRAMES_PER_CHUNK as u64);
-            let buffer = self.partition.buffer()?;
-            let mut runs = heapless::Vec::<Run, FRAMES_PER_CHUNK>::new();
-            let data = read_frames(next, frames, &mut *buffer.bytes, memory, &mut runs);
-            for run in &runs {
-                let count = match run.content {
-                    Content::Stored => &mut self.header.frames,
-                    Content::Filled(_) => &mut self.header.filled,
-                    Content::Unreadable => &mut self.header.unreadable,
-                };
-                *count = count.saturating_add(u64::from(run.frames));
-            }
-            self.seal_and_write(Kind::Pages, buffer, &runs, data)?;
-            next = Pfn(next.0.saturating_add(frames));
+        buffer: DmaBuffer,
+        product: &Product,
+    ) -> Result<bool, TargetError> {
+        let spec = ChunkSpec {
+            codec: product.codec,
+            raw_len: product.raw_len,
+            ..self.spec(Kind::Pages, &product.runs, product.stored_len)
+        };
+        let len = match &product.body {
+            Some(body) => seal_header(&mut *buffer.bytes, &spec, body)?,
+            None => seal(&mut *buffer.bytes, &spec)?,
+        };
+        if len as u64 > self.room() {
+            self.partition.release(buffer);
+            return Ok(false);
         }
-        Ok(Ok(()))
+        self.count(&product.runs);
+        self.write_sealed(buffer, len)?;
+        Ok(true)
+    }
+
+    /// Writes runs of frames that have no data; false, and nothing written, if they do not fit.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub(crate) fn write_told(
+        &mut self,
+        buffer: DmaBuffer,
+        runs: &[Run],
+    ) -> Result<bool, TargetError> {
+        if BLOCK as u64 > self.room() {
+            self.partition.release(buffer);
+            return Ok(false);
+        }
+        self.count(runs);
+        self.seal_and_write(Kind::Pages, buffer, runs, 0)?;
+        Ok(true)
+    }
+
+    /// Bytes of stream before the part that is kept for its end.
+    pub(crate) fn room(&self) -> u64 {
+        let end = self.place.stream_len().saturating_sub(TAIL_ROOM);
+        end.saturating_sub(self.at)
+    }
+
+    /// Notes in the slot's header, durably, that `classes` are left out for want of room.
+    pub(crate) fn leave_out(&mut self, classes: ClassSet) -> Result<(), TargetError> {
+        self.header.left_out = classes;
+        self.header.generation = self.header.generation.saturating_add(1);
+        write_header(self.partition, &self.place, &self.header)
+    }
+
+    fn count(&mut self, runs: &[Run]) {
+        for run in runs {
+            let count = match run.content {
+                Content::Stored => &mut self.header.frames,
+                Content::Filled(_) => &mut self.header.filled,
+                Content::Unreadable => &mut self.header.unreadable,
+            };
+            *count = count.saturating_add(u64::from(run.frames));
+            if run.content != Content::Unreadable
+                && let Some(kept) = self.kept.get_mut(run.class as usize)
+            {
+                *kept = kept.saturating_add(u64::from(run.frames));
+            }
+        }
     }
 
     /// Ends the dump: index, trailer, flush, and the slot's header with the outcome.
     ///
     /// # Errors
     /// What the device failed with; the slot then still says *writing*.
-    pub fn close(
-        mut self,
-        truncated: Option<&str>,
-        dropped_ranges: u64,
-        phases: &str,
-    ) -> Result<SlotHeader, TargetError> {
+    pub fn close(mut self, ending: &Ending<'_>) -> Result<SlotHeader, TargetError> {
         let buffer = self.partition.buffer()?;
         let room = buffer
             .bytes
@@ -381,19 +430,26 @@ impl<'p, 'a> Dump<'p, 'a> {
         let counts = [
             self.header.frames,
             self.header.unreadable,
-            dropped_ranges,
+            ending.dropped_ranges,
             self.sequence,
         ];
+        let classes = self.classes(&ending.found);
         self.records(Kind::Trailer, BLOCK, |records| {
             let counts = counts.map(u64::to_le_bytes);
             records.put(trailer::tag::COUNTS, &counts.each_ref().map(|c| &c[..]));
-            records.put(trailer::tag::PHASES, &[phases.as_bytes()]);
-            if let Some(why) = truncated {
+            records.put(trailer::tag::PHASES, &[ending.phases.as_bytes()]);
+            if let Some(why) = ending.truncated {
                 records.put(trailer::tag::TRUNCATED, &[why.as_bytes()]);
             }
+            records.put(trailer::tag::CLASSES, &[classes.as_flattened()]);
+            if !ending.doubts.is_empty() {
+                records.put(trailer::tag::DOUBTS, &[ending.doubts.as_bytes()]);
+            }
+            let cpus = ending.cpus.map(u64::to_le_bytes);
+            records.put(trailer::tag::CPUS, &cpus.each_ref().map(|c| &c[..]));
         })?;
         self.partition.flush()?;
-        let complete = truncated.is_none() && self.header.unreadable == 0;
+        let complete = ending.truncated.is_none() && self.header.unreadable == 0;
         self.header.outcome = if complete {
             Outcome::Complete
         } else {
@@ -407,14 +463,33 @@ impl<'p, 'a> Dump<'p, 'a> {
         Ok(self.header)
     }
 
+    /// The trailer's record of what became of each class that there is.
+    fn classes(&self, found: &Found) -> heapless::Vec<[u8; CLASS_COUNT], { Class::ALL.len() }> {
+        let kept = Class::ALL.into_iter().zip(self.kept);
+        let counts = kept.map(|(class, kept)| ClassCount {
+            class,
+            found: found.frames(class).max(kept),
+            kept,
+        });
+        let there = counts.filter(|count| count.found > 0);
+        there.map(|count| count.encode()).collect()
+    }
+
     pub(crate) fn seal_and_write(
         &mut self,
         kind: Kind,
-        buffer: crate::ports::DmaBuffer,
+        buffer: DmaBuffer,
         runs: &[Run],
         data: usize,
     ) -> Result<(), TargetError> {
-        let spec = ChunkSpec {
+        let spec = self.spec(kind, runs, data);
+        let len = seal(&mut *buffer.bytes, &spec)?;
+        self.write_sealed(buffer, len)
+    }
+
+    /// What the next chunk's header says if its data is raw.
+    fn spec<'r>(&self, kind: Kind, runs: &'r [Run], data: usize) -> ChunkSpec<'r> {
+        ChunkSpec {
             kind,
             codec: Codec::Raw,
             dump_id: self.header.dump_id,
@@ -423,16 +498,10 @@ impl<'p, 'a> Dump<'p, 'a> {
             runs,
             stored_len: data,
             raw_len: data,
-        };
-        let len = seal(&mut *buffer.bytes, &spec)?;
-        self.write_sealed(buffer, len)
+        }
     }
 
-    fn write_sealed(
-        &mut self,
-        buffer: crate::ports::DmaBuffer,
-        len: usize,
-    ) -> Result<(), TargetError> {
+    fn write_sealed(&mut self, buffer: DmaBuffer, len: usize) -> Result<(), TargetError> {
         let end = self.at.saturating_add(len as u64);
         if end > self.place.stream_len() {
             self.partition.release(buffer);
@@ -449,56 +518,3 @@ impl<'p, 'a> Dump<'p, 'a> {
         Ok(())
     }
 }
-
-/// Reads `frames` frames from `first` on into a chunk's buffer; returns the bytes stored.
-fn read_frames(
-    first: Pfn,
-    frames: u64,
-    buffer: &mut [u8],
-    memory: &impl PhysMem,
-    runs: &mut heapless::Vec<Run, FRAMES_PER_CHUNK>,
-) -> usize {
-    let frame = FRAME_SIZE as usize;
-    let read = |pfn: Pfn, into: Option<&mut [u8]>| match (pfn.addr(), into) {
-        (Some(at), Some(into)) => memory.read(at, into).is_ok(),
-        _ => false,
-    };
-    let run = |first, frames, content| Run {
-        first,
-        frames,
-        content,
-        class: Class::Unclassified,
-    };
-    // The whole of it is one run, as long as nothing faults.
-    let start = data_offset(1);
-    let len = (frames as usize).saturating_mul(frame);
-    let end = start.saturating_add(len);
-    if read(first, buffer.get_mut(start..end)) {
-        let _ = runs.push(run(first, frames as u32, Content::Stored));
-        return len;
-    }
-    // Frame by frame, first as if every frame were a run of its own, then moved down to
-    // where the runs that came of it end.
-    let start = data_offset(FRAMES_PER_CHUNK);
-    let mut stored = 0usize;
-    for index in 0..frames {
-        let pfn = Pfn(first.0.saturating_add(index));
-        let at = start.saturating_add(stored);
-        let content = if read(pfn, buffer.get_mut(at..at.saturating_add(frame))) {
-            stored = stored.saturating_add(frame);
-            Content::Stored
-        } else {
-            Content::Unreadable
-        };
-        match runs.last_mut() {
-            Some(last) if last.content == content => last.frames = last.frames.saturating_add(1),
-            _ => {
-                let _ = runs.push(run(pfn, 1, content));
-            }
-        }
-    }
-    buffer.copy_within(start..start.saturating_add(stored), data_offset(runs.len()));
-    stored
-}
-
-const _: () = assert!(FRAMES_PER_CHUNK <= MAX_RUNS);

@@ -9,17 +9,22 @@
         clippy::arithmetic_side_effects
     )
 )]
-//! Seals a dump and writes it. Selection and compression will have their place here.
+//! Selects pages, packs them, seals them into chunks and writes those.
 //!
 //! The pipeline knows traits, not devices: [`ports`] says what it needs of a machine.
 //! [`partition`] is the one way to the target; [`dump`] writes one dump into a slot of it;
-//! [`plain`] writes the raw core of a plain partition beside it. [`crew`] is how the first CPU and
-//! the others hand tasks to each other.
+//! [`plain`] writes the raw core of a plain partition beside it. [`task`] is the making of one
+//! chunk of pages, with [`lz4`] and [`frames`]; [`assembly`] is the first CPU's loop around it,
+//! and [`crew`] how it and the others hand tasks to each other.
 
+pub mod assembly;
 pub mod crew;
 pub mod dump;
+pub mod fit;
 pub mod frames;
 pub mod lz4;
 pub mod partition;
 pub mod plain;
 pub mod ports;
+pub mod task;
+pub mod worth;

@@ -9,6 +9,7 @@ use kdraw_format::layout::{BLOCK, LayoutError, START_UNKNOWN, Superblock};
 use kdraw_format::partition_table::partitions;
 use kdraw_format::plan::Target;
 use kdraw_format::walk::{ReadAt, ReadFailed};
+use kdraw_format::working_memory::MAX_WORKERS;
 
 use crate::ports::{BlockDevice, Clock, DeviceError, DmaBuffer, Operation, Request};
 
@@ -86,8 +87,8 @@ pub struct Partition<'a> {
     queue_depth: usize,
 }
 
-/// The most buffers that a partition can be given.
-pub const MAX_BUFFERS: usize = 16;
+/// The most buffers that a partition can be given: two for each CPU.
+pub const MAX_BUFFERS: usize = 2 * (MAX_WORKERS + 1);
 
 impl<'a> Partition<'a> {
     /// Opens the plan's target on `device`, with `buffers` to work with (at least one, each
@@ -256,6 +257,22 @@ impl<'a> Partition<'a> {
         }
     }
 
+    /// Takes a buffer to fill if there is one; looks at what has ended meanwhile, never waits.
+    ///
+    /// # Errors
+    /// What a write that ended meanwhile failed with.
+    pub fn free_buffer(&mut self) -> Result<Option<DmaBuffer>, TargetError> {
+        while let Some(buffer) = self.ended()? {
+            self.release(buffer);
+        }
+        Ok(self.free.pop())
+    }
+
+    /// Whether there are buffers here: free, or in flight and coming back.
+    pub fn has_buffers(&self) -> bool {
+        !self.free.is_empty() || self.in_flight > 0
+    }
+
     /// Gives back a buffer unused.
     pub fn release(&mut self, buffer: DmaBuffer) {
         // Cannot be full: only buffers that came from here come back.
@@ -322,18 +339,28 @@ impl<'a> Partition<'a> {
     fn wait(&mut self) -> Result<DmaBuffer, TargetError> {
         let deadline = self.clock.deadline(REQUEST_TIMEOUT_US);
         loop {
-            if let Some(done) = self.device.poll() {
-                self.in_flight = self.in_flight.saturating_sub(1);
-                if let Err(error) = done.result {
-                    self.release(done.buffer);
-                    return Err(error.into());
-                }
-                return Ok(done.buffer);
+            if let Some(buffer) = self.ended()? {
+                return Ok(buffer);
             }
             if deadline.passed(self.clock) {
                 return Err(DeviceError::Timeout("a request was never completed").into());
             }
             core::hint::spin_loop();
+        }
+    }
+
+    /// Takes the buffer of a request that has ended, if there is one.
+    fn ended(&mut self) -> Result<Option<DmaBuffer>, TargetError> {
+        let Some(done) = self.device.poll() else {
+            return Ok(None);
+        };
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match done.result {
+            Ok(()) => Ok(Some(done.buffer)),
+            Err(error) => {
+                self.release(done.buffer);
+                Err(error.into())
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
-//! A dump on a disk that is slow, out of order, full, broken or silent. The fake disk panics
-//! at a write outside of the partition.
+//! A dump on a disk that is slow, out of order, full, broken or silent, made by one CPU or by
+//! many. The fake disk panics at a write outside of the partition.
 
-use kdraw_format::chunk::{Content, Kind};
+use kdraw_format::chunk::{Codec, Content, Kind};
 use kdraw_format::layout::{JOURNAL_START, MIN_PARTITION, Superblock};
 use kdraw_format::slot::{Outcome, SlotHeader};
 use kdraw_format::walk::{ReadAt, ReadFailed, Step, WALK_BUFFER, Walk};
 use kdraw_pipeline::dump::{choose_slot, write_header};
 use kdraw_pipeline::partition::{Partition, REQUEST_TIMEOUT_US, TargetError};
 use kdraw_pipeline::ports::DeviceError;
-use kdraw_tests::capture::Capture;
+use kdraw_tests::capture::{Capture, Diligence};
 use kdraw_tests::disk::{FakeClock, FakeDisk, Mode, buffers, target};
 use kdraw_tests::memory::{FRAME, FakeMemory, frame, frames};
 
@@ -27,9 +27,23 @@ fn disk(superblock: &Superblock) -> FakeDisk {
 #[derive(Debug, Default, PartialEq)]
 struct Found {
     kinds: Vec<Kind>,
+    /// Frames with data, in the order of the dump.
     stored: Vec<u64>,
+    /// Frames that are told to be zero.
+    filled: Vec<u64>,
     unreadable: Vec<u64>,
     lost: usize,
+    /// Chunks that are compressed.
+    packed: usize,
+}
+
+impl Found {
+    /// All frames whose bytes are known, sorted.
+    fn known(&self) -> Vec<u64> {
+        let mut known = [&self.stored[..], &self.filled[..]].concat();
+        known.sort_unstable();
+        known
+    }
 }
 
 struct Bytes<'a>(&'a [u8]);
@@ -71,7 +85,14 @@ fn read(disk: &FakeDisk, superblock: &Superblock, index: u32) -> Found {
             continue;
         };
         found.kinds.push(header.kind);
-        let mut data = data.chunks_exact(FRAME);
+        let unpacked = match header.codec {
+            Codec::Raw => data.to_vec(),
+            Codec::Lz4 => {
+                found.packed += 1;
+                lz4_flex::block::decompress(data, header.raw_len as usize).unwrap()
+            }
+        };
+        let mut data = unpacked.chunks_exact(FRAME);
         for run in header.runs(chunk).flatten() {
             for pfn in run.first.0..run.first.0 + u64::from(run.frames) {
                 match run.content {
@@ -80,7 +101,10 @@ fn read(disk: &FakeDisk, superblock: &Superblock, index: u32) -> Found {
                         found.stored.push(pfn);
                     }
                     Content::Unreadable => found.unreadable.push(pfn),
-                    Content::Filled(_) => panic!("no frame is told to be filled"),
+                    Content::Filled(byte) => {
+                        assert!(vec![byte; FRAME] == frame(pfn), "frame {pfn:#x}");
+                        found.filled.push(pfn);
+                    }
                 }
             }
         }
@@ -105,7 +129,9 @@ fn a_dump_has_every_frame_and_its_parts_in_order() {
     assert_eq!(told, header(&disk, &superblock, 0));
     let mut found = read(&disk, &superblock, 0);
     assert_eq!(told.frames, found.stored.len() as u64);
-    assert!(found.stored.drain(..).eq(frames()));
+    assert_eq!(told.filled, found.filled.len() as u64);
+    assert!(told.filled > 50);
+    assert!(found.known().into_iter().eq(frames()));
     assert_eq!((found.lost, told.chunks), (0, found.kinds.len() as u64));
     found.kinds.dedup();
     use Kind::*;
@@ -140,9 +166,9 @@ fn a_dump_has_every_frame_and_its_parts_in_order() {
 fn unreadable_frames_become_runs() {
     let superblock = superblock(1);
     let mut disk = disk(&superblock);
-    // Alone, in a row, first and last of a chunk, and a whole chunk of 63.
-    let mut unreadable: Vec<u64> = vec![0x40005, 0x40010, 0x40011, 0x4003e, 0x4003f, 0x4019f];
-    unreadable.extend(0x40000 + 126..0x40000 + 189);
+    // Alone, in a row, first and last of a chunk, and a whole chunk of 64 and more.
+    let mut unreadable: Vec<u64> = vec![0x40005, 0x40010, 0x40011, 0x4003f, 0x40040, 0x4019f];
+    unreadable.extend(0x40000 + 126..0x40000 + 194);
     unreadable.sort_unstable();
     let capture = Capture {
         memory: FakeMemory {
@@ -153,10 +179,52 @@ fn unreadable_frames_become_runs() {
     let told = dump(&capture, &mut disk, &superblock);
     assert_eq!(told.outcome, Outcome::Truncated);
     assert_eq!(told.unreadable, unreadable.len() as u64);
-    let found = read(&disk, &superblock, 0);
+    let mut found = read(&disk, &superblock, 0);
+    found.unreadable.sort_unstable();
     assert_eq!(found.unreadable, unreadable);
     let readable = frames().filter(|pfn| !unreadable.contains(pfn));
-    assert!(found.stored.into_iter().eq(readable));
+    assert!(found.known().into_iter().eq(readable));
+}
+
+#[test]
+fn any_number_of_cpus_makes_the_same_dump() {
+    let superblock = superblock(1);
+    let unreadable = vec![0x40005, 0x40010, 0x40011, 0x40100];
+    use Diligence::{DiesAfter, Works};
+    let crews: [&[Diligence]; 6] = [
+        &[],
+        &[Works],
+        &[Works, Works, Works],
+        &[DiesAfter(0)],
+        &[DiesAfter(1), Works],
+        &[DiesAfter(0), DiesAfter(0), DiesAfter(2)],
+    ];
+    for codec in [Codec::Raw, Codec::Lz4] {
+        for workers in crews {
+            let mut disk = disk(&superblock);
+            let capture = Capture {
+                memory: FakeMemory {
+                    unreadable: unreadable.clone(),
+                },
+                codec,
+                workers: workers.to_vec(),
+                ..Capture::new(1)
+            };
+            let told = dump(&capture, &mut disk, &superblock);
+            let found = read(&disk, &superblock, 0);
+            let mut lost = found.unreadable.clone();
+            lost.sort_unstable();
+            assert_eq!((found.lost, lost), (0, unreadable.clone()), "{workers:?}");
+            let readable = frames().filter(|pfn| !unreadable.contains(pfn));
+            assert!(found.known().into_iter().eq(readable), "{workers:?}");
+            assert_eq!(told.frames, found.stored.len() as u64);
+            assert_eq!(told.filled, found.filled.len() as u64);
+            // Noise does not shrink, so those chunks are raw; the text frames do.
+            assert_eq!(found.packed > 0, codec == Codec::Lz4);
+            let raw = found.kinds.iter().filter(|kind| **kind == Kind::Pages);
+            assert!(raw.count() > found.packed);
+        }
+    }
 }
 
 #[test]
@@ -173,9 +241,9 @@ fn a_full_slot_and_a_used_up_budget_end_with_a_trailer() {
         assert_eq!(told.outcome, Outcome::Truncated);
         let found = read(&disk, &superblock, 0);
         assert_eq!((found.kinds.last(), found.lost), (Some(&Kind::Trailer), 0));
-        assert!(!found.stored.is_empty());
-        assert!(found.stored.len() < frames().count());
-        assert!(frames().zip(&found.stored).all(|(a, b)| a == *b));
+        let known = found.known();
+        assert!(!known.is_empty() && known.len() < frames().count());
+        assert!(frames().zip(&known).all(|(a, b)| a == *b));
     }
 }
 

@@ -1,0 +1,233 @@
+//! Where chunks of pages are made and written: the first CPU's loop.
+//!
+//! Pieces of memory come in, in order of worth; as soon as there are enough for a chunk they
+//! become a task. Other CPUs take tasks as long as they have room for one, the first CPU does the
+//! rest itself. What is done is sealed and written in the order in which it is done, so that no
+//! CPU ever waits for another: a chunk may stand behind as many less valuable ones as there are
+//! tasks in the making, no more.
+//!
+//! Chunks without data, of frames that are told by their runs alone, are not written one by one:
+//! their runs are gathered.
+
+use core::ops::ControlFlow;
+
+use kdraw_format::chunk::{ClassSet, Codec, MAX_RUNS, Run};
+use kdraw_format::slot::SlotHeader;
+
+use crate::dump::{Dump, PagesEnded};
+use crate::partition::{REQUEST_TIMEOUT_US, TargetError};
+use crate::ports::{Crew, Deadline, DeviceError, DmaBuffer};
+use crate::task::{Order, Piece, Product, Task, append};
+
+/// How chunks are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// How they are packed.
+    pub codec: Codec,
+    /// When no further ones are begun.
+    pub deadline: Deadline,
+}
+
+/// Chunks in the making.
+pub struct Assembly<'d, 'p, 'a> {
+    dump: &'d mut Dump<'p, 'a>,
+    crew: &'d mut dyn Crew<Task>,
+    /// How the first CPU does a task.
+    work: &'d mut dyn FnMut(&mut Task),
+    recipe: Recipe,
+    order: Order,
+    /// Runs without data that are not written yet.
+    told: heapless::Vec<Run, MAX_RUNS>,
+    /// Tasks that other CPUs have.
+    given: usize,
+    ended: Option<PagesEnded>,
+}
+
+impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
+    /// Begins with nothing in the making; `work` does a task on this CPU.
+    pub fn new(
+        dump: &'d mut Dump<'p, 'a>,
+        crew: &'d mut dyn Crew<Task>,
+        work: &'d mut dyn FnMut(&mut Task),
+        recipe: Recipe,
+    ) -> Self {
+        Self {
+            dump,
+            crew,
+            work,
+            recipe,
+            order: Order::default(),
+            told: heapless::Vec::new(),
+            given: 0,
+            ended: None,
+        }
+    }
+
+    /// Takes further memory; breaks when no more is wanted.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn take(&mut self, mut piece: Piece) -> Result<ControlFlow<()>, TargetError> {
+        while piece.frames > 0 {
+            self.order.take(&mut piece);
+            if self.order.is_full() {
+                self.begin()?;
+            }
+            if self.ended.is_some() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Ends a step of the order of worth: what was taken so far is begun and, if it has no data,
+    /// told.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn end_step(&mut self) -> Result<(), TargetError> {
+        self.begin()?;
+        self.tell_all()
+    }
+
+    /// Ends the pages, when every task has come back.
+    ///
+    /// # Errors
+    /// The outer error is the device's; the inner tells why not everything was written.
+    pub fn finish(mut self) -> Result<Result<(), PagesEnded>, TargetError> {
+        self.begin()?;
+        while self.given > 0 {
+            self.collect()?;
+            core::hint::spin_loop();
+        }
+        self.tell_all()?;
+        Ok(self.ended.map_or(Ok(()), Err))
+    }
+
+    /// Bytes of stream that pages can still take.
+    pub fn room(&self) -> u64 {
+        self.dump.room()
+    }
+
+    /// How many bytes of stream an order would take; it is done and not written.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub(crate) fn measure(&mut self, order: Order) -> Result<u64, TargetError> {
+        let mut task = Task::new(order, self.recipe.codec, self.buffer()?);
+        (self.work)(&mut task);
+        let (buffer, product) = task.done()?;
+        self.dump.partition.release(buffer);
+        Ok(product.body.map_or(0, |body| body.chunk_len() as u64))
+    }
+
+    /// Leaves `classes` out of the dump, and says so in the slot's header.
+    ///
+    /// # Errors
+    /// What the device failed with.
+    pub fn leave_out(&mut self, classes: ClassSet) -> Result<&SlotHeader, TargetError> {
+        self.dump.leave_out(classes)?;
+        Ok(self.dump.header())
+    }
+
+    /// Makes a task of what was taken.
+    fn begin(&mut self) -> Result<(), TargetError> {
+        let order = core::mem::take(&mut self.order);
+        if order.is_empty() || self.ended.is_some() {
+            return Ok(());
+        }
+        if self.recipe.deadline.passed(self.dump.partition.clock()) {
+            self.ended = Some(PagesEnded::OutOfTime);
+            return Ok(());
+        }
+        self.get_done(order)?;
+        self.collect()
+    }
+
+    /// Has an order done, by whoever has time.
+    fn get_done(&mut self, order: Order) -> Result<(), TargetError> {
+        let mut task = Task::new(order, self.recipe.codec, self.buffer()?);
+        // The last buffer stays here, so that this CPU can go on whatever the others do.
+        if self.dump.partition.has_buffers() {
+            task = match self.crew.offer(task) {
+                Ok(()) => {
+                    self.given = self.given.saturating_add(1);
+                    return Ok(());
+                }
+                Err(task) => task,
+            };
+        }
+        (self.work)(&mut task);
+        self.put(task)
+    }
+
+    /// Takes a buffer, as soon as there is one.
+    fn buffer(&mut self) -> Result<DmaBuffer, TargetError> {
+        let deadline = self.dump.partition.clock().deadline(REQUEST_TIMEOUT_US);
+        loop {
+            if let Some(buffer) = self.dump.partition.free_buffer()? {
+                return Ok(buffer);
+            }
+            self.collect_done()?;
+            if deadline.passed(self.dump.partition.clock()) {
+                return Err(DeviceError::Timeout("no buffer came back").into());
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Takes in what other CPUs have done, and does again what they have not.
+    fn collect(&mut self) -> Result<(), TargetError> {
+        self.collect_done()?;
+        while let Some(order) = self.crew.overdue() {
+            self.given = self.given.saturating_sub(1);
+            self.get_done(order)?;
+        }
+        Ok(())
+    }
+
+    fn collect_done(&mut self) -> Result<(), TargetError> {
+        while let Some(task) = self.crew.collect() {
+            self.given = self.given.saturating_sub(1);
+            self.put(task)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what a task made.
+    fn put(&mut self, task: Task) -> Result<(), TargetError> {
+        let (buffer, product) = task.done()?;
+        if product.body.is_none() {
+            self.dump.partition.release(buffer);
+            return self.tell(&product);
+        }
+        if !self.dump.write_pages(buffer, &product)? {
+            self.ended = Some(PagesEnded::SlotFull);
+        }
+        Ok(())
+    }
+
+    /// Gathers the runs of a chunk that has no data.
+    fn tell(&mut self, product: &Product) -> Result<(), TargetError> {
+        for run in &product.runs {
+            if !append(&mut self.told, *run) {
+                self.tell_all()?;
+                append(&mut self.told, *run);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the runs that were gathered.
+    fn tell_all(&mut self) -> Result<(), TargetError> {
+        if self.told.is_empty() {
+            return Ok(());
+        }
+        let runs = core::mem::take(&mut self.told);
+        let buffer = self.buffer()?;
+        if !self.dump.write_told(buffer, &runs)? {
+            self.ended = Some(PagesEnded::SlotFull);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! One chunk of pages: which frames it is to hold, and the computation that makes it.
+//!
+//! A task owns the buffer that it fills, and what it does is computation over evidence that is
+//! only read: any CPU can do it. It copies the frames, tells those that fault or hold one repeated
+//! byte, packs the others, and sums the result. Where in the stream the chunk will stand is decided
+//! afterwards, so that tasks may end in any order.
+
+use kdraw_format::addr::{FRAME_SIZE, Pfn};
+use kdraw_format::chunk::{
+    Body, ChunkError, Class, Codec, Content, MAX_RUNS, Run, data_offset, seal_body,
+};
+use kdraw_format::working_memory::{CHUNK_RAW, CHUNK_STORED};
+use kdraw_linux::memory::PhysMem;
+
+use crate::frames::filled_with;
+use crate::lz4::{self, Table, Unaligned};
+use crate::ports::{self, DmaBuffer};
+
+/// The most frames in one task.
+pub const TASK_FRAMES: usize = CHUNK_RAW as usize / FRAME;
+const FRAME: usize = FRAME_SIZE as usize;
+/// A chunk is stored raw unless packing saves one part in so many: unpacking costs time too.
+const WORTH_PACKING: usize = 16;
+
+// Even if every frame is a run of its own.
+const _: () = assert!(TASK_FRAMES <= MAX_RUNS);
+const _: () = assert!(data_offset(TASK_FRAMES) + TASK_FRAMES * FRAME <= CHUNK_STORED as usize);
+
+/// Consecutive frames of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The first frame.
+    pub first: Pfn,
+    /// How many.
+    pub frames: u64,
+    /// What they are.
+    pub class: Class,
+}
+
+impl Piece {
+    /// Passes over frames at its start, as many as it has of `frames`.
+    pub fn skip(&mut self, frames: u64) {
+        let frames = frames.min(self.frames);
+        self.first.0 = self.first.0.saturating_add(frames);
+        self.frames = self.frames.saturating_sub(frames);
+    }
+}
+
+/// Runs of at most [`TASK_FRAMES`] frames.
+pub type Runs = heapless::Vec<Run, TASK_FRAMES>;
+
+/// Which frames a chunk is to hold.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    pieces: Runs,
+    frames: usize,
+}
+
+impl Order {
+    /// How many frames it has.
+    pub fn frames(&self) -> u64 {
+        self.frames as u64
+    }
+
+    /// Whether it has no frame yet.
+    pub fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Whether it takes no more.
+    pub fn is_full(&self) -> bool {
+        self.frames >= TASK_FRAMES
+    }
+
+    /// Takes frames from the start of `piece` as long as there is room.
+    pub fn take(&mut self, piece: &mut Piece) {
+        let room = TASK_FRAMES.saturating_sub(self.frames);
+        let frames = piece.frames.min(room as u64);
+        append(
+            &mut self.pieces,
+            Run {
+                first: piece.first,
+                frames: frames as u32,
+                content: Content::Stored,
+                class: piece.class,
+            },
+        );
+        self.frames = self.frames.saturating_add(frames as usize);
+        piece.skip(frames);
+    }
+}
+
+/// Appends a run, or makes the last one longer; false if there is no room for it.
+pub(crate) fn append<const N: usize>(runs: &mut heapless::Vec<Run, N>, run: Run) -> bool {
+    match runs.last_mut() {
+        _ if run.frames == 0 => true,
+        Some(last)
+            if last.first.0.saturating_add(u64::from(last.frames)) == run.first.0
+                && (last.content, last.class) == (run.content, run.class)
+                && last.frames.checked_add(run.frames).is_some() =>
+        {
+            last.frames = last.frames.saturating_add(run.frames);
+            true
+        }
+        _ => runs.push(run).is_ok(),
+    }
+}
+
+/// What a CPU works with: room for [`CHUNK_RAW`] bytes of frames, and the compressor's table.
+pub struct Scratch<'s> {
+    /// Frames as they are read.
+    pub raw: &'s mut [u8],
+    /// Where bytes were seen.
+    pub table: &'s mut Table,
+}
+
+/// What became of an order.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// Its frames and what is told of them.
+    pub runs: Runs,
+    /// How the data is packed.
+    pub codec: Codec,
+    /// Bytes of data as stored, and as they are when unpacked.
+    pub stored_len: usize,
+    /// Bytes of data when unpacked.
+    pub raw_len: usize,
+    /// The chunk's body in the task's buffer; `None` if no frame has data.
+    pub body: Option<Body>,
+}
+
+/// An order, the buffer for its chunk, and the outcome.
+#[derive(Debug)]
+pub struct Task {
+    order: Order,
+    codec: Codec,
+    /// Where the chunk is made; of [`CHUNK_STORED`] bytes.
+    buffer: DmaBuffer,
+    /// What was made; `None` before it was done.
+    product: Option<Result<Product, ChunkError>>,
+}
+
+impl ports::Task for Task {
+    type Order = Order;
+
+    fn order(&self) -> Order {
+        self.order.clone()
+    }
+}
+
+impl Task {
+    /// A task to be done.
+    pub fn new(order: Order, codec: Codec, buffer: DmaBuffer) -> Self {
+        Self {
+            order,
+            codec,
+            buffer,
+            product: None,
+        }
+    }
+
+    /// Does it.
+    pub fn run<U: Unaligned>(&mut self, scratch: &mut Scratch<'_>, memory: &impl PhysMem) {
+        let bytes = &mut *self.buffer.bytes;
+        self.product = Some(match self.codec {
+            Codec::Raw => store(&self.order, bytes, memory),
+            Codec::Lz4 => pack::<U>(&self.order, bytes, scratch, memory),
+        });
+    }
+
+    /// The buffer and what was made in it.
+    ///
+    /// # Errors
+    /// [`ChunkError`] if the chunk did not fit the buffer, or was never made: defects both.
+    pub fn done(self) -> Result<(DmaBuffer, Product), ChunkError> {
+        let product = self.product.unwrap_or(Err(ChunkError::TooLarge))?;
+        Ok((self.buffer, product))
+    }
+}
+
+/// Makes a raw chunk: the frames are read to where they stay, unless one of them has no data.
+fn store(order: &Order, bytes: &mut [u8], memory: &impl PhysMem) -> Result<Product, ChunkError> {
+    let mut runs = Runs::new();
+    let start = data_offset(order.pieces.len());
+    let place = bytes.get_mut(start..).ok_or(ChunkError::TooLarge)?;
+    let len = gather(order, place, memory, &mut runs)?;
+    let data = data_offset(runs.len());
+    if data != start {
+        let end = data.saturating_add(len);
+        if bytes.len() < end {
+            return Err(ChunkError::TooLarge);
+        }
+        bytes.copy_within(start..start.saturating_add(len), data);
+    }
+    product(bytes, runs, Codec::Raw, len, len)
+}
+
+/// Makes a compressed chunk, or a raw one of what does not shrink.
+fn pack<U: Unaligned>(
+    order: &Order,
+    bytes: &mut [u8],
+    scratch: &mut Scratch<'_>,
+    memory: &impl PhysMem,
+) -> Result<Product, ChunkError> {
+    let mut runs = Runs::new();
+    let len = gather(order, scratch.raw, memory, &mut runs)?;
+    let raw = scratch.raw.get(..len).ok_or(ChunkError::TooLarge)?;
+    let place = bytes
+        .get_mut(data_offset(runs.len())..)
+        .and_then(|place| place.get_mut(..len))
+        .ok_or(ChunkError::TooLarge)?;
+    let most = len.saturating_sub(len / WORTH_PACKING);
+    let packed = place
+        .get_mut(..most)
+        .and_then(|place| lz4::compress::<U>(raw, place, scratch.table));
+    match packed {
+        Some(packed) => product(bytes, runs, Codec::Lz4, packed, len),
+        None => {
+            place.copy_from_slice(raw);
+            product(bytes, runs, Codec::Raw, len, len)
+        }
+    }
+}
+
+fn product(
+    bytes: &mut [u8],
+    runs: Runs,
+    codec: Codec,
+    stored_len: usize,
+    raw_len: usize,
+) -> Result<Product, ChunkError> {
+    let body = match raw_len {
+        0 => None,
+        _ => Some(seal_body(bytes, runs.len(), stored_len)?),
+    };
+    Ok(Product {
+        runs,
+        codec,
+        stored_len,
+        raw_len,
+        body,
+    })
+}
+
+/// Reads the order's frames into the start of `into`, without gaps, but for those that fault or
+/// hold one repeated byte; tells each one's fate in `runs` and returns the bytes read.
+fn gather(
+    order: &Order,
+    into: &mut [u8],
+    memory: &impl PhysMem,
+    runs: &mut Runs,
+) -> Result<usize, ChunkError> {
+    let mut kept = 0usize;
+    for piece in &order.pieces {
+        let len = (piece.frames as usize).saturating_mul(FRAME);
+        let rest = into.get_mut(kept..).ok_or(ChunkError::TooLarge)?;
+        let place = rest.get_mut(..len).ok_or(ChunkError::TooLarge)?;
+        let whole = read(memory, piece.first, place);
+        let mut from = kept;
+        for pfn in (piece.first.0..).map(Pfn).take(piece.frames as usize) {
+            let end = from.saturating_add(FRAME);
+            let frame = into.get_mut(from..end).ok_or(ChunkError::TooLarge)?;
+            let content = if !whole && !read(memory, pfn, frame) {
+                Content::Unreadable
+            } else if let Some(byte) = filled_with(frame) {
+                Content::Filled(byte)
+            } else {
+                if from != kept {
+                    into.copy_within(from..end, kept);
+                }
+                kept = kept.saturating_add(FRAME);
+                Content::Stored
+            };
+            from = end;
+            // There is room: no more runs than frames.
+            append(
+                runs,
+                Run {
+                    first: pfn,
+                    frames: 1,
+                    content,
+                    class: piece.class,
+                },
+            );
+        }
+    }
+    Ok(kept)
+}
+
+fn read(memory: &impl PhysMem, first: Pfn, into: &mut [u8]) -> bool {
+    first.addr().is_some_and(|at| memory.read(at, into).is_ok())
+}
