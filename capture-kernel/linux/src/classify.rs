@@ -31,6 +31,7 @@
 use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, Pfn, PhysAddr, PhysRange};
 
 pub use crate::dump_level::{DumpLevel, NotALevel, PageClass};
+use crate::kernel_map::VirtRange;
 use crate::memmap::{MemMap, Stretch};
 use crate::memory::PhysMem;
 use crate::struct_page::{Block, Fields, Look, UNUSUAL, word};
@@ -42,10 +43,10 @@ const BUFFER: usize = 1024;
 /// Words of a struct page of the usual 64 bytes.
 const USUAL: usize = 8;
 
-/// Pages of text that the classifier is tried on, and how far apart they are, in bytes: every
-/// kernel has more text than that.
+/// How many pages of text the classifier is tried on, and how many pages they are apart: not a
+/// power of two, so that with a wrong `SIZE(page)` some lie askew.
 const TEXT_PROBES: u64 = 8;
-const TEXT_PROBE_DISTANCE: u64 = 256 << 10;
+const TEXT_PROBE_PAGES: u64 = 5;
 /// The bits of `page.flags` that are flags on all kernels; zone, node and others lie above.
 const PAGE_FLAGS: u64 = 0xffff_ffff;
 
@@ -190,7 +191,8 @@ impl Classifier {
     fn check<M: PhysMem>(&self, virt: &VirtMem<M>) -> Result<u64, ClassifyError> {
         let layout = virt.layout();
         let text = (0..TEXT_PROBES).map(|probe| {
-            let distance = probe.wrapping_mul(TEXT_PROBE_DISTANCE);
+            let pages = probe.wrapping_mul(TEXT_PROBE_PAGES);
+            let distance = pages.checked_shl(self.page_shift).unwrap_or(0);
             KernelVirtAddr(layout.stext.0.wrapping_add(distance))
         });
         let mut unreadable = None;
@@ -231,6 +233,28 @@ impl Classifier {
         let len = usize::try_from(self.struct_page).unwrap_or(0);
         let bytes = bytemuck::must_cast_slice_mut::<u64, u8>(into);
         virt.read(address, bytes.get_mut(..len).unwrap_or_default())
+    }
+
+    /// Where the struct pages of `range` lie, for [`Leaves`](crate::kernel_map::Leaves): the pages
+    /// behind them are [`PageClass::Reserved`], but worth less than others of that class. None if
+    /// there are none or they are not in one piece.
+    pub fn memmap<M: PhysMem>(&self, virt: &VirtMem<M>, range: PhysRange) -> Option<VirtRange> {
+        let address = |at: u64| {
+            let page = at.checked_shr(self.page_shift)?;
+            let stretch = self.memmap.stretch(virt, page);
+            self.memmap.address(&stretch, page).map(|address| address.0)
+        };
+        if range.is_empty() {
+            return None;
+        }
+        let first = address(range.start.0)?;
+        let last = address(range.end.0.checked_sub(1)?)?.checked_add(self.struct_page)?;
+        let expected = range.len().checked_shr(self.page_shift)?;
+        let found = last.checked_sub(first)?.checked_div(self.struct_page)?;
+        (found.abs_diff(expected) <= 1).then_some(VirtRange {
+            first: KernelVirtAddr(first),
+            last: KernelVirtAddr(last.checked_sub(1)?),
+        })
     }
 
     /// Classifies the pages of `range`. A range should be a whole piece of RAM: a compound page
@@ -569,3 +593,6 @@ impl<M: PhysMem> Iterator for Spans<'_, M> {
 }
 
 impl<M: PhysMem> core::iter::FusedIterator for Spans<'_, M> {}
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,11 @@ impl KernelLayout {
         })
     }
 
+    /// Where the root page table is.
+    pub fn root(&self) -> PhysAddr {
+        PhysAddr(self.swapper_pg_dir.0.wrapping_sub(self.kimage_voffset))
+    }
+
     /// The linear map's address of `pa`; `None` if the linear map does not reach there.
     pub fn linear_va(&self, pa: PhysAddr) -> Option<KernelVirtAddr> {
         let distance = pa.0.wrapping_sub(self.phys_offset);

@@ -19,8 +19,8 @@
 //! From the outside in: [`elfcorehdr`] says where memory, notes and VMCOREINFO are; [`notes`]
 //! and [`vmcoreinfo`] read them; [`layout`] and [`translate`] turn kernel addresses into
 //! physical ones; [`printk`], [`panic_reason`] and [`uname`] read what a human wants to know
-//! first; [`classify`] tells what each page is; [`core_elf`] writes the header of the vmcore that
-//! other tools open.
+//! first; [`classify`] tells what each page is, [`kernel_map`] what the kernel maps;
+//! [`core_elf`] writes the header of the vmcore that other tools open.
 
 #[cfg(test)]
 extern crate std;
@@ -31,6 +31,7 @@ pub mod core_elf;
 mod dump_level;
 pub mod elf;
 pub mod elfcorehdr;
+pub mod kernel_map;
 pub mod layout;
 mod memmap;
 pub mod memory;
@@ -39,6 +40,8 @@ mod page_keys;
 pub mod panic_reason;
 pub mod printk;
 mod struct_page;
+#[cfg(test)]
+mod synthetic;
 pub mod translate;
 pub mod uname;
 pub mod vmcoreinfo;

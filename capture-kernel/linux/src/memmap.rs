@@ -1,22 +1,24 @@
 //! Where the kernel keeps the `struct page` of a page: the memmap.
 //!
-//! Three sources, the first that the kernel's VMCOREINFO has:
+//! Three sources:
 //! 1. `SYMBOL(vmemmap)`, a value (6.9 and later, d3246b6ee42a):
 //!    `vmemmap + page number * SIZE(page)`.
 //! 2. `NUMBER(VMEMMAP_START)` (5.18 and later, 2369f171d5c5) with `PHYS_OFFSET`: the kernel's own
 //!    definition, `VMEMMAP_START - (PHYS_OFFSET >> page shift) * SIZE(page)`. `memstart_addr` is
 //!    signed, so the shift is too.
-//! 3. The section table `mem_section`, in one of two forms, told apart by its length: SPARSEMEM_EXTREME has
-//!    pointers to pages of entries, the static form is one array of entries. An entry's
-//!    `section_mem_map` is the memmap of page number 0 as seen from this section, with flags in
-//!    the low bits.
+//! 3. The section table `mem_section`, in one of two forms, told apart by its length:
+//!    SPARSEMEM_EXTREME has pointers to pages of entries, the static form is one array of entries.
+//!    An entry's `section_mem_map` is the memmap of page number 0 as seen from this section, with
+//!    flags in the low bits.
+//!
+//! The first that there is, is used, unless the section table says otherwise: kernels built
+//! without SPARSEMEM_VMEMMAP tell a `VMEMMAP_START` too.
 //!
 //! Source: `arch/arm64/include/asm/pgtable.h`, `include/linux/mmzone.h`, `mm/sparse.c`.
 
 use kdraw_format::addr::KernelVirtAddr;
 
 use crate::classify::{ClassifyError, Key};
-use crate::layout::KernelLayout;
 use crate::memory::PhysMem;
 use crate::translate::VirtMem;
 use crate::vmcoreinfo::Vmcoreinfo;
@@ -77,22 +79,23 @@ impl MemMap {
         struct_page: u64,
     ) -> Result<Self, ClassifyError> {
         let layout = virt.layout();
-        let source = if let Some(vmemmap) = info.symbol("vmemmap") {
-            Source::Vmemmap(vmemmap.0)
-        } else if let Some(start) = info.number("VMEMMAP_START") {
-            let first = layout
-                .phys_offset
-                .cast_signed()
-                .checked_shr(layout.page_shift)
-                .unwrap_or(0)
-                .cast_unsigned();
-            Source::Vmemmap(
-                start
-                    .cast_unsigned()
-                    .wrapping_sub(first.wrapping_mul(struct_page)),
-            )
-        } else {
-            Source::Sections(Sections::new(virt, layout, info)?)
+        let vmemmap = info.symbol("vmemmap").map(|vmemmap| vmemmap.0).or_else(|| {
+            let start = info.number("VMEMMAP_START")?.cast_unsigned();
+            let first = layout.phys_offset.cast_signed();
+            let first = first.checked_shr(layout.page_shift)?.cast_unsigned();
+            Some(start.wrapping_sub(first.wrapping_mul(struct_page)))
+        });
+        let sections = Sections::new(virt, info);
+        let source = match (vmemmap, sections) {
+            (None, sections) => Source::Sections(sections?),
+            (Some(vmemmap), Ok(sections))
+                if sections
+                    .of_image(virt)
+                    .is_some_and(|memmap| memmap != vmemmap) =>
+            {
+                Source::Sections(sections)
+            }
+            (Some(vmemmap), _) => Source::Vmemmap(vmemmap),
         };
         Ok(Self {
             page_size: struct_page,
@@ -130,11 +133,8 @@ impl MemMap {
 }
 
 impl Sections {
-    fn new<M: PhysMem>(
-        virt: &VirtMem<M>,
-        layout: &KernelLayout,
-        info: &Vmcoreinfo<'_>,
-    ) -> Result<Self, ClassifyError> {
+    fn new<M: PhysMem>(virt: &VirtMem<M>, info: &Vmcoreinfo<'_>) -> Result<Self, ClassifyError> {
+        let layout = virt.layout();
         let missing = |kind, name| ClassifyError::Missing(Key(kind, name));
         let absurd = |kind, name, value| ClassifyError::Absurd(Key(kind, name), value);
         let symbol = info
@@ -188,16 +188,23 @@ impl Sections {
             this.per_root = None;
             return Ok(this);
         }
-        // The symbol is the array of roots or, on some kernels, the pointer to it. The kernel's
-        // own image is in a section; so the right one has that section.
-        let image = layout.swapper_pg_dir.0.wrapping_sub(layout.kimage_voffset);
-        let section = image.checked_shr(section_shift).unwrap_or(0);
-        if this.memmap(virt, section).is_none()
+        // The symbol is the array of roots or, on some kernels, the pointer to it.
+        if this.of_image(virt).is_none()
             && let Ok(pointer) = virt.read_u64(symbol)
         {
             this.table = pointer;
         }
         Ok(this)
+    }
+
+    /// The memmap of the section that the kernel's image is in; every kernel has it.
+    fn of_image<M: PhysMem>(&self, virt: &VirtMem<M>) -> Option<u64> {
+        let page = virt
+            .layout()
+            .root()
+            .0
+            .checked_shr(virt.layout().page_shift)?;
+        self.memmap(virt, page.checked_shr(self.pages_shift)?)
     }
 
     /// The memmap of a section; `None` if it has none or the table cannot be read.

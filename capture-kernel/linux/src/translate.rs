@@ -68,14 +68,15 @@ impl Mapping {
 
 /// The shape of the kernel's page tables.
 #[derive(Clone, Copy, Debug)]
-struct Tables {
+pub(crate) struct Tables {
     page_shift: u32,
-    va_bits: u32,
-    levels: u32,
+    /// The address size that the root is laid out for.
+    pub(crate) va_bits: u32,
+    pub(crate) levels: u32,
 }
 
 impl Tables {
-    fn of(layout: &KernelLayout) -> Self {
+    pub(crate) fn of(layout: &KernelLayout) -> Self {
         let page_shift = layout.page_shift;
         let va_bits = if page_shift == 16 {
             layout.va_bits
@@ -92,15 +93,20 @@ impl Tables {
         }
     }
 
+    /// The lowest address that the tables can map.
+    pub(crate) fn lowest_address(&self) -> u64 {
+        u64::MAX.checked_shl(self.va_bits).unwrap_or(0)
+    }
+
     /// log2 of what one descriptor of `level` stands for; level 1 holds pages.
-    fn level_shift(&self, level: u32) -> u32 {
+    pub(crate) fn level_shift(&self, level: u32) -> u32 {
         let above = level.saturating_sub(1);
         self.page_shift
             .saturating_add(index_bits(self.page_shift).saturating_mul(above))
     }
 
     /// The physical address in a descriptor.
-    fn address(&self, descriptor: u64) -> u64 {
+    pub(crate) fn address(&self, descriptor: u64) -> u64 {
         let page = size(self.page_shift).wrapping_sub(1);
         let low = descriptor & 0x0000_ffff_ffff_ffff & !page;
         match (self.page_shift, self.va_bits) {
@@ -153,20 +159,21 @@ impl<M: PhysMem> VirtMem<M> {
         &self.layout
     }
 
+    /// The memory behind it.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// Walks the page tables, and nothing else.
     ///
     /// # Errors
     /// [`TranslateError`] if the address is not mapped or a table cannot be read.
     pub fn walk(&self, va: KernelVirtAddr) -> Result<Mapping, TranslateError> {
         let tables = Tables::of(&self.layout);
-        if va.0 < u64::MAX.checked_shl(tables.va_bits).unwrap_or(0) {
+        if va.0 < tables.lowest_address() {
             return Err(TranslateError::NotKernel(va));
         }
-        let mut table = self
-            .layout
-            .swapper_pg_dir
-            .0
-            .wrapping_sub(self.layout.kimage_voffset);
+        let mut table = self.layout.root().0;
         let mut width = tables.va_bits;
         for level in (1..=tables.levels).rev() {
             let shift = tables.level_shift(level);
