@@ -11,6 +11,7 @@
 //! crash/                crash for this machine that reads arm64 dumps
 //! crash-arm64/          Debian's own arm64 crash, with the libraries it needs
 //! makedumpfile-arm64/   Debian's newest arm64 makedumpfile, likewise
+//! makedumpfile/         makedumpfile for this machine that reads arm64 dumps
 //! ```
 //! A folder appears under its final name only when it is complete. A lock lets several xtasks run
 //! at once.
@@ -266,6 +267,54 @@ pub fn crash_arm64() -> Result<PathBuf> {
 /// When it is not in the cache and cannot be downloaded.
 pub fn makedumpfile_arm64() -> Result<PathBuf> {
     newest_with_libraries("makedumpfile")
+}
+
+/// Returns a makedumpfile built for this machine that reads arm64 dumps, from Debian's source
+/// package.
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded or built.
+pub fn makedumpfile_native() -> Result<PathBuf> {
+    let dir = cache_dir().join("makedumpfile");
+    let program = dir.join("makedumpfile");
+    if program.exists() {
+        return Ok(program);
+    }
+    let _lock = lock()?;
+    if !program.exists() {
+        run::fill_dir(&dir, |part| {
+            let source = part.join("build");
+            Apt::new(Suite::Sid.name())?.source("makedumpfile", &source)?;
+            say("building makedumpfile for arm64 dumps");
+            // The makefile undefines __x86_64__, by which the C library's headers go too: here
+            // makedumpfile alone does not see it.
+            let mut files = Vec::new();
+            for folder in [source.clone(), source.join("arch")] {
+                files.extend(run::entries(&folder)?.into_iter().filter(|file| {
+                    file.extension()
+                        .is_some_and(|extension| extension == "c" || extension == "h")
+                }));
+            }
+            run::quiet(
+                Command::new("sed")
+                    .args(["-i", "s/__x86_64__/__built_for_x86_64__/g"])
+                    .args(files),
+            )?;
+            let make = ["TARGET=aarch64", "CROSS=", "LINKTYPE=dynamic", "USELZO=on"];
+            run::quiet(
+                Command::new("make")
+                    .args(make)
+                    .args(["USEZSTD=on", "makedumpfile"])
+                    .current_dir(&source),
+            )
+            .context("makedumpfile does not build; `cargo xtask setup --tools` may help")?;
+            std::fs::rename(source.join("makedumpfile"), part.join("makedumpfile"))
+                .context("the build of makedumpfile made no program")?;
+            run::remove_dir(&source)
+        })?;
+    }
+    Ok(program)
 }
 
 /// Returns the root of a folder with sid's arm64 build of a package and its libraries.

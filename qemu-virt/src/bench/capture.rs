@@ -37,6 +37,12 @@ pub mod measure {
     pub const EVIDENCE: &str = "evidence_mib";
     /// Instructions from `panic()` to the reset.
     pub const INSTRUCTIONS: &str = "instructions";
+    /// Seconds that a program of this machine takes.
+    pub const SECONDS: &str = "seconds";
+    /// Pages classified in a second on this machine.
+    pub const PAGE_RATE: &str = "pages_per_s";
+    /// Instructions of this machine for a page that is classified.
+    pub const PER_PAGE: &str = "instructions_per_page";
     /// What names of the payload's phases begin with: milliseconds that each takes. Where
     /// instructions are counted, a millisecond is a million of them.
     pub const PHASE: &str = "phase_ms_";
@@ -109,6 +115,14 @@ impl Prepared<'_> {
         std::fs::remove_file(&self.disk.path)?;
         let _ = std::fs::remove_file(self.place.ram());
         sample.with_context(|| format!("the console is in {}", self.place.console().display()))
+    }
+
+    /// Runs the row once and leaves the disk with the dump; returns where.
+    pub fn run_and_keep(&self) -> Result<PathBuf> {
+        self.disk.restore()?;
+        self.capture()?;
+        let _ = std::fs::remove_file(self.place.ram());
+        Ok(self.disk.path.clone())
     }
 
     fn capture(&self) -> Result<Sample> {

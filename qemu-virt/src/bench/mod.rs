@@ -16,6 +16,7 @@ use crate::dist::Dist;
 use crate::{e2e, run, setup};
 
 mod capture;
+mod host;
 mod instructions;
 mod plot;
 mod report;
@@ -30,6 +31,8 @@ use rows::{Extent, Measure, Row};
 const GUEST_CPU: &str = "cortex-a72";
 /// Runs of each of the core rows.
 const RUNS: usize = 5;
+/// Runs of the programs of this machine.
+const HOST_RUNS: usize = 3;
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -40,10 +43,10 @@ pub struct Args {
     /// Also searches the smallest crash region in which kdump works.
     #[arg(long)]
     full: bool,
-    /// Runs only rows whose name contains this text (--list shows the names).
+    /// Runs only rows whose name contains this text, or one of several (--list shows the names).
     #[arg(long, value_name = "PATTERN")]
-    only: Option<String>,
-    /// How often the core rows are run [default: 5, with --quick 1].
+    only: Vec<String>,
+    /// How often the core rows are run, and others at most [default: 5, with --quick 1].
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
     /// Keeps what earlier runs measured of the rows that are not run now.
@@ -74,12 +77,15 @@ pub fn main(args: &Args) -> Result<()> {
     }
     let rows = chosen(args);
     if args.list {
-        for row in &rows {
-            println!("{}", row.name());
-        }
+        let mut names: Vec<String> = rows.iter().map(Row::name).collect();
+        names.extend(host_is_chosen(args).then(host::names).into_iter().flatten());
+        println!("{}", names.join("\n"));
         return Ok(());
     }
     setup::ensure()?;
+    if host_is_chosen(args) {
+        setup::ensure_tools()?;
+    }
     let dist = e2e::programs(args.dist.as_deref())?;
     let mut report = Report::new(Machine::here()?);
     if args.keep && json.exists() {
@@ -92,7 +98,18 @@ pub fn main(args: &Args) -> Result<()> {
             report.write(json)
         })?;
     }
-    report.finish(&rows::all(Extent::Full, RUNS));
+    if host_is_chosen(args) {
+        host::measure(&dist, &out, args.runs.unwrap_or(HOST_RUNS), &mut |row| {
+            report.put(row);
+            report.write(json)
+        })?;
+    }
+    let mut names: Vec<String> = rows::all(Extent::Full, RUNS)
+        .iter()
+        .map(Row::name)
+        .collect();
+    names.extend(host::names());
+    report.finish(&names);
     report.write(json)?;
     std::fs::write(out.join("bench.md"), report.markdown())?;
     std::fs::write(out.join("bench.svg"), plot::svg(&report))?;
@@ -115,10 +132,23 @@ fn chosen(args: &Args) -> Vec<Row> {
     };
     let runs = args.runs.unwrap_or(if args.quick { 1 } else { RUNS });
     let mut rows = rows::all(extent, runs);
-    if let Some(text) = &args.only {
-        rows.retain(|row| row.name().contains(text));
+    for row in &mut rows {
+        row.runs = row.runs.min(runs);
     }
+    rows.retain(|row| {
+        let name = row.name();
+        args.only.is_empty() || args.only.iter().any(|text| name.contains(text))
+    });
     rows
+}
+
+/// Tells whether the user wants the rows of this machine's programs: all of them or none.
+fn host_is_chosen(args: &Args) -> bool {
+    let wanted = |name: &String| args.only.iter().any(|text| name.contains(text));
+    match args.only.as_slice() {
+        [] => !args.quick,
+        _ => host::names().iter().any(wanted),
+    }
 }
 
 /// Runs the rows of a group in turn; `done` hears of every row after each of its runs.
@@ -154,7 +184,8 @@ fn measure(
                 (Ok(sample), Measure::Function) => report.works = Some(!sample.is_empty()),
                 (Err(_), Measure::Function) => report.works = Some(false),
                 (Ok(sample), _) => report.samples.push(sample),
-                (Err(error), _) => report.failures.push(format!("{error:#}")),
+                // The rest of the message names this machine's folders.
+                (Err(error), _) => report.failures.push(error.root_cause().to_string()),
             }
             done(report.clone())?;
         }

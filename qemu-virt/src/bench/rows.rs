@@ -62,6 +62,8 @@ pub mod group {
     pub const INSTRUCTIONS: &str = "instructions";
     /// How small the crash region may be.
     pub const RESERVATION: &str = "reservation";
+    /// What is done with a dump afterwards, on this machine.
+    pub const HOST: &str = "host";
 }
 
 /// Every page as it is.

@@ -67,6 +67,7 @@ echo 'guest: dump begins'
 
 /// How the crash kernel ends.
 const CRASH_EPILOGUE: &str = r#"code=$?
+[ $code = 0 ] || tail -n 3 /tmp/log
 sync
 mount -o remount,ro /mnt
 cat /tmp/time

@@ -55,6 +55,15 @@ const TOOLS: &[Need] = &[
     ("zlib1g-dev", "/usr/include/zlib.h"),
     ("libgmp-dev", "/usr/share/doc/libgmp-dev"),
     ("libmpfr-dev", "/usr/include/mpfr.h"),
+    // What makedumpfile is built with.
+    ("libdw-dev", "/usr/include/dwarf.h"),
+    ("libelf-dev", "/usr/include/libelf.h"),
+    ("liblzo2-dev", "/usr/include/lzo/lzo1x.h"),
+    ("libzstd-dev", "/usr/include/zstd.h"),
+    ("libbz2-dev", "/usr/include/bzlib.h"),
+    ("liblzma-dev", "/usr/include/lzma.h"),
+    // What instructions of programs of this machine are counted with.
+    ("valgrind", "valgrind"),
 ];
 
 /// Installs those packages of a group that are missing.
