@@ -59,6 +59,18 @@ impl Arena {
         Some(stack.as_mut_ptr_range().end.addr() as u64)
     }
 
+    /// Puts a value into frames of its own, for good; `None` if there are none.
+    pub fn keep<T: Sync>(&mut self, value: T) -> Option<&'static T> {
+        const { assert!(align_of::<T>() <= FRAME_SIZE as usize) };
+        let (_, bytes) = self.carve(size_of::<T>())?;
+        let place = bytes.as_mut_ptr().cast::<T>();
+        // SAFETY: the bytes are as many as the value has, at the start of a frame, and nobody
+        // else has them.
+        unsafe { place.write(value) };
+        // SAFETY: the value was just written there; it is neither moved nor dropped.
+        Some(unsafe { &*place })
+    }
+
     fn carve(&mut self, len: usize) -> Option<(PhysRange, &'static mut [u8])> {
         let frames = self.room.take(len as u64)?;
         let seen = mmu::map(frames, Use::Working).ok()?;

@@ -17,6 +17,7 @@ mod account;
 mod arena;
 mod clock;
 mod console;
+mod crew;
 mod dma;
 mod entry;
 mod epitaph;
@@ -38,10 +39,10 @@ use kdraw_format::black_box::BLACK_BOX_CHUNK;
 use kdraw_format::checksum::Checksum;
 use kdraw_format::chunk::Kind;
 use kdraw_format::slot::{Epitaph, EpitaphKind, SlotHeader};
-use kdraw_format::working_memory::NOTES;
+use kdraw_format::working_memory::{CHUNK_STORED, NOTES, stored_buffers};
 use kdraw_linux::elfcorehdr::{ElfCoreHdr, ElfCoreHdrError};
 use kdraw_linux::notes::merge_notes;
-use kdraw_pipeline::dump::{CHUNK_BUFFER, Dump, Ending, choose_slot, write_journal};
+use kdraw_pipeline::dump::{Dump, Ending, choose_slot, write_journal};
 use kdraw_pipeline::partition::{Partition, TargetError};
 use kdraw_pipeline::ports::{Clock as _, Deadline, DeviceError};
 
@@ -61,8 +62,6 @@ const DEFAULT_BUDGET_S: u32 = 3600;
 /// With less room in the slot than this, only the end of the kernel's log is kept that fits: any
 /// log fits otherwise.
 const WHOLE_LOG: u64 = 64 << 20;
-/// Chunks in the making or in flight.
-const CHUNK_BUFFERS: usize = 4;
 
 /// Why nothing could be captured.
 #[derive(Debug, thiserror::Error)]
@@ -127,9 +126,11 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     let mut arena = Arena::open(trusted.crash_region, trusted.segments);
     defmt::info!("{=u64} KiB to work in", arena.left() >> 10);
     let header = ElfCoreHdr::parse(trusted.elfcorehdr)?;
-    let evidence = Evidence::map(&header, trusted.crash_region);
+    let evidence = crew::show(Evidence::map(&header, trusted.crash_region));
+    let (limit, ram) = (trusted.plan.cpus, evidence.total());
+    let workers = smp::workers(&machine, limit, ram, arena.left());
     let notes = arena.bytes(NOTES as usize).unwrap_or_default();
-    let merged = merge_notes(&header, &&evidence, notes);
+    let merged = merge_notes(&header, &evidence, notes);
     defmt::info!(
         "notes: {=u32} CPUs, {=u32} silent, {=u32} unreadable, {=u32} left out",
         merged.cpus,
@@ -138,14 +139,15 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         merged.left_out
     );
     let notes = notes.get(..merged.len).unwrap_or_default();
-    let account = Account::new(entry, machine, &trusted, notes, &evidence);
+    let account = Account::new(entry, machine, &trusted, notes, evidence);
     phases.ended("evidence");
 
     let target = &trusted.plan.target;
     let place = Place::find(&machine, target, trusted.crash_region).map_err(Refusal::TargetNode)?;
     let no_memory = DeviceError::Unusable("no memory for its rings");
     let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
-    let buffers = core::iter::from_fn(|| arena.dma(CHUNK_BUFFER)).take(CHUNK_BUFFERS);
+    let buffers = core::iter::from_fn(|| arena.dma(CHUNK_STORED as usize));
+    let buffers = buffers.take(stored_buffers(workers));
     let mut partition = Partition::open(&mut disk, &Counter, target, buffers)?;
     let dump_id = dump_id(&trusted.plan.seed);
     phases.ended("target");
@@ -172,9 +174,9 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     });
     let deadline = budget(trusted.plan.budget_s);
     let memory = pages::Memory::carve(&mut arena);
-    let start_cpus = || smp::start(&machine, entry, trusted.plan.cpus, &mut arena);
+    let start_cpus = || smp::start(&machine, entry, workers, &mut arena);
     let pages = Pages {
-        evidence: &evidence,
+        evidence,
         memory,
         plan: &trusted.plan,
         deadline,
@@ -256,16 +258,22 @@ fn write(
     phases.ended("log");
 
     // Whoever starts a CPU may fail: what matters most is on its way by now.
-    let mut cpus = [1, 1];
+    let mut cpus = Cpus {
+        working: 1,
+        present: 1,
+    };
     if dump.superblock().plain_core().is_none() {
-        let Cpus { working, present } = start_cpus();
-        say!("{working} of {present} CPUs");
-        cpus = [working, present].map(|count| count as u64);
+        cpus = start_cpus();
+        say!("{} of {} CPUs", cpus.working, cpus.present);
         phases.ended("cpus");
     }
     let left_out = pages.evidence.left_out();
     let written = pages.write(&mut dump, account, phases)?;
     phases.ended("pages");
+    if written.working < cpus.working {
+        say!("{} of them worked to the end", written.working);
+        cpus.working = written.working;
+    }
 
     let mut why = heapless::String::<128>::new();
     let (_, unreadable) = dump.frames();
@@ -293,7 +301,7 @@ fn write(
         phases: &phases.text,
         found: written.found,
         doubts: &written.doubts,
-        cpus,
+        cpus: [cpus.working, cpus.present].map(|count| count as u64),
     })
 }
 

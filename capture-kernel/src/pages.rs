@@ -9,13 +9,12 @@ use kdraw_format::working_memory::CHUNK_RAW;
 use kdraw_linux::classify::{DumpLevel, PageClass};
 use kdraw_linux::elfcorehdr::MAX_RANGES;
 use kdraw_pipeline::assembly::{Assembly, Recipe};
-use kdraw_pipeline::crew::Nobody;
 use kdraw_pipeline::dump::{Dump, PagesEnded};
 use kdraw_pipeline::fit;
 use kdraw_pipeline::lz4::Table;
 use kdraw_pipeline::partition::TargetError;
 use kdraw_pipeline::plain::{Core, Kernel};
-use kdraw_pipeline::ports::Deadline;
+use kdraw_pipeline::ports::{Crew as _, Deadline};
 use kdraw_pipeline::task::{Scratch, Task};
 use kdraw_pipeline::worth::{self, Census, Found, Judge};
 
@@ -23,9 +22,9 @@ use crate::Phases;
 use crate::account::Account;
 use crate::arena::Arena;
 use crate::console::say;
-use crate::epitaph;
 use crate::evidence::Evidence;
 use crate::unaligned::SingleAccess;
+use crate::{crew, epitaph};
 
 /// What became of the pages.
 pub struct Written {
@@ -37,6 +36,8 @@ pub struct Written {
     pub found: Found,
     /// What was implausible, as lines.
     pub doubts: heapless::String<256>,
+    /// CPUs that worked to the end.
+    pub working: usize,
 }
 
 /// Memory for packing and telling apart; what is missing costs speed and order, not pages.
@@ -96,6 +97,7 @@ impl Pages<'_> {
                 left_out: ClassSet::default(),
                 found: Found::default(),
                 doubts: heapless::String::new(),
+                working: 1,
             });
         }
         let ranges: heapless::Vec<_, MAX_RANGES> = evidence.ranges().collect();
@@ -126,8 +128,8 @@ impl Pages<'_> {
             table: &mut table,
         };
         let mut work = |task: &mut Task| task.run::<SingleAccess>(&mut scratch, evidence);
-        let mut nobody = Nobody;
-        let mut assembly = Assembly::new(dump, &mut nobody, &mut work, Recipe { codec, deadline });
+        let mut crew = crew::foreman();
+        let mut assembly = Assembly::new(dump, &mut crew, &mut work, Recipe { codec, deadline });
         let wanted = worth::kept_at(DumpLevel::new(plan.level).unwrap_or(DumpLevel::ALL_PAGES));
         let left_out = fit::left_out(&pages, &mut assembly, wanted)?;
         if !left_out.is_empty() {
@@ -141,6 +143,7 @@ impl Pages<'_> {
             left_out,
             found,
             doubts: census.as_ref().map(doubts).unwrap_or_default(),
+            working: 1 + crew.workers(),
         })
     }
 }

@@ -14,11 +14,12 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use heapless::{String, Vec};
 use kdraw_boards::machine::{EnableMethod, Machine};
-use kdraw_format::working_memory::{MAX_WORKERS, WORKER_FAULT_STACK, WORKER_STACK};
+use kdraw_format::working_memory::{self, MAX_WORKERS, WORKER_FAULT_STACK, WORKER_STACK};
 use kdraw_pipeline::ports::Clock as _;
 
 use crate::arena::Arena;
 use crate::clock::Counter;
+use crate::crew::{self, kdraw_work};
 use crate::entry::{self, EntryState};
 use crate::psci::{self, Power, Refused};
 
@@ -71,6 +72,7 @@ impl Seat {
             // What does not fit is cut.
             let _ = core::fmt::write(&mut *words, why);
         }
+        crew::died(entry::cpu().wrapping_sub(1));
         entry::park()
     }
 }
@@ -83,12 +85,17 @@ pub fn own_seat() -> Option<&'static Seat> {
 /// Called by entry.s on a CPU that was started, on its stack.
 #[unsafe(no_mangle)]
 extern "C" fn kdraw_secondary() -> ! {
-    if let Some(seat) = own_seat()
-        && seat.go(AWAITED, ARRIVED)
-    {
-        // In time. There is no work for it yet.
+    match own_seat() {
+        Some(seat) if seat.go(AWAITED, ARRIVED) => kdraw_work(entry::cpu().wrapping_sub(1)),
+        // Too late: it has been given up.
+        _ => entry::park(),
     }
-    entry::park()
+}
+
+/// The workers that are here, by number from 0 on.
+pub fn arrived() -> impl Iterator<Item = usize> {
+    let here = |(_, seat): &(usize, &Seat)| seat.state.load(Ordering::Acquire) == ARRIVED;
+    (0..).zip(&SEATS).filter(here).map(|(worker, _)| worker)
 }
 
 /// What came of asking for a CPU.
@@ -111,14 +118,22 @@ pub struct Cpus {
     pub present: usize,
 }
 
-/// Starts other CPUs until `limit` work (0: all), as many as there is memory for.
-pub fn start(machine: &Machine<'_>, entry: &EntryState, limit: u16, arena: &mut Arena) -> Cpus {
-    let mut asked = candidates(machine, entry.mpidr & AFFINITY);
-    let limit = match limit {
-        0 => MAX_WORKERS,
-        limit => usize::from(limit - 1),
+/// How many CPUs may work beside the first one: `limit` in all (0: no limit), and as many as
+/// `room` bytes are enough for on a machine with `ram` bytes of evidence.
+pub fn workers(machine: &Machine<'_>, limit: u16, ram: u64, room: u64) -> usize {
+    let present = machine.cpus().count() as u64;
+    let cpus = match limit {
+        0 => present,
+        limit => present.min(u64::from(limit)),
     };
-    let seats = asked.len().min(limit).min(MAX_WORKERS);
+    // At most MAX_WORKERS.
+    working_memory::workers_that_fit(cpus, ram, room) as usize
+}
+
+/// Starts up to `workers` other CPUs, and waits for them.
+pub fn start(machine: &Machine<'_>, entry: &EntryState, workers: usize, arena: &mut Arena) -> Cpus {
+    let mut asked = candidates(machine, entry.mpidr & AFFINITY);
+    let seats = asked.len().min(workers);
     let seats = (0..seats).take_while(|&seat| furnish(seat, arena)).count();
     let deadline = Counter.deadline(PATIENCE_US);
     let mut taken = 0;
@@ -134,19 +149,16 @@ pub fn start(machine: &Machine<'_>, entry: &EntryState, limit: u16, arena: &mut 
             Fate::Refused(_) => {}
         }
     }
-    let in_state = |state| {
-        let states = SEATS.iter().map(|seat| seat.state.load(Ordering::Acquire));
-        states.filter(|&found| found == state).count()
-    };
+    let awaited = |seat: &Seat| seat.state.load(Ordering::Acquire) == AWAITED;
     let deadline = Counter.deadline(PATIENCE_US);
-    while in_state(AWAITED) > 0 && !deadline.passed(&Counter) {
+    while SEATS.iter().any(awaited) && !deadline.passed(&Counter) {
         core::hint::spin_loop();
     }
     for (mpidr, fate) in &asked {
         report(*mpidr, *fate);
     }
     Cpus {
-        working: in_state(ARRIVED) + 1,
+        working: arrived().count() + 1,
         present: machine.cpus().count().max(1),
     }
 }
@@ -165,7 +177,7 @@ fn candidates(machine: &Machine<'_>, own: u64) -> Vec<(u64, Fate), MAX_ASKED> {
     asked
 }
 
-/// Gives a seat its stacks.
+/// Gives a seat its stacks, and the worker there its memory.
 fn furnish(seat: usize, arena: &mut Arena) -> bool {
     let Some([stack, fault_stack]) = SECONDARY_STACKS.get(seat) else {
         return false;
@@ -175,7 +187,9 @@ fn furnish(seat: usize, arena: &mut Arena) -> bool {
         end.store(carved.unwrap_or(0), Ordering::Release);
         carved.is_some()
     };
-    carve(stack, WORKER_STACK) && carve(fault_stack, WORKER_FAULT_STACK)
+    carve(stack, WORKER_STACK)
+        && carve(fault_stack, WORKER_FAULT_STACK)
+        && crew::furnish(seat, arena)
 }
 
 /// Starts a CPU at a seat if it is off.

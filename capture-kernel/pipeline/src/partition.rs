@@ -9,7 +9,7 @@ use kdraw_format::layout::{BLOCK, LayoutError, START_UNKNOWN, Superblock};
 use kdraw_format::partition_table::partitions;
 use kdraw_format::plan::Target;
 use kdraw_format::walk::{ReadAt, ReadFailed};
-use kdraw_format::working_memory::MAX_WORKERS;
+use kdraw_format::working_memory::{MAX_WORKERS, stored_buffers};
 
 use crate::ports::{BlockDevice, Clock, DeviceError, DmaBuffer, Operation, Request};
 
@@ -87,8 +87,8 @@ pub struct Partition<'a> {
     queue_depth: usize,
 }
 
-/// The most buffers that a partition can be given: two for each CPU.
-pub const MAX_BUFFERS: usize = 2 * (MAX_WORKERS + 1);
+/// The most buffers that a partition can be given.
+pub const MAX_BUFFERS: usize = stored_buffers(MAX_WORKERS);
 
 impl<'a> Partition<'a> {
     /// Opens the plan's target on `device`, with `buffers` to work with (at least one, each

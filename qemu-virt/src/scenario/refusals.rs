@@ -302,8 +302,8 @@ const CASES: &[Case] = &[
     Case {
         name: "cpu-that-never-arrives",
         smp: 2,
-        // Firmware says OFF, and takes CPU_ON. (`b .`, Arm ARM C6.2)
-        act: Some(|scene, qemu| change_payload(scene, qemu, "secondary_boot", 0x1400_0000)),
+        // Firmware says OFF, and takes CPU_ON.
+        act: Some(|scene, qemu| change_payload(scene, qemu, "secondary_boot", LOOP)),
         says: &["1 of 2 CPUs"],
         ..CAPTURES
     },
@@ -312,6 +312,20 @@ const CASES: &[Case] = &[
         smp: 2,
         act: Some(|scene, qemu| change_payload(scene, qemu, "kdraw_secondary", UDF)),
         says: &["1 of 2 CPUs"],
+        ..CAPTURES
+    },
+    Case {
+        name: "worker-that-faults",
+        smp: 2,
+        act: Some(|scene, qemu| change_payload(scene, qemu, "kdraw_work", UDF)),
+        says: &["2 of 2 CPUs", "1 of them worked to the end"],
+        ..CAPTURES
+    },
+    Case {
+        name: "worker-that-is-silent",
+        smp: 3,
+        act: Some(|scene, qemu| change_payload(scene, qemu, "kdraw_work", LOOP)),
+        says: &["3 of 3 CPUs", "1 of them worked to the end"],
         ..CAPTURES
     },
     Case {
@@ -475,6 +489,8 @@ fn stop_disk_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
 
 /// An instruction that does not exist (Arm ARM C6.2, UDF).
 const UDF: u32 = 0;
+/// A branch to itself (Arm ARM C6.2, B).
+const LOOP: u32 = 0x1400_0000;
 
 /// Makes the payload's copy loop an instruction that does not exist.
 fn break_payload_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
