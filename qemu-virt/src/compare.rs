@@ -101,6 +101,17 @@ impl Vmcore {
         })
     }
 
+    /// Returns the bytes of all note segments.
+    pub fn raw_notes(&self) -> Result<Vec<u8>> {
+        let mut notes = Vec::new();
+        for range in &self.notes {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.file.read_exact_at(&mut bytes, range.start)?;
+            notes.extend(bytes);
+        }
+        Ok(notes)
+    }
+
     /// Returns the notes as (name, type, contents).
     pub fn notes(&self) -> Result<Vec<(String, u64, Vec<u8>)>> {
         let mut notes = Vec::new();

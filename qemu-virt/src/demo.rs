@@ -182,6 +182,7 @@ fn scenario(args: &Args) -> Scenario {
         panic_cpu: 1,
         plain: false,
         loader: Loader::Kdraw,
+        filter: false,
         dump: DumpOptions::default(),
     }
 }

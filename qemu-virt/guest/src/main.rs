@@ -3,7 +3,7 @@
 //! Started by the harness's `/init` as the last thing of the first boot:
 //!
 //! ```text
-//! kdraw-guest fill=256 cache=/mnt/cache.bin tmpfs=/fill panic=sysrq cpu=0
+//! kdraw-guest fill=256 cache=/mnt/cache.bin tmpfs=/fill panic=sysrq cpu=0 [snapshot]
 //! ```
 //!
 //! What the harness has to know afterwards is printed as lines that start with `guest: `.
@@ -13,6 +13,7 @@
 use std::os::unix::process::CommandExt;
 
 mod memory;
+mod snapshot;
 mod trigger;
 
 /// An error with a sentence for the console.
@@ -56,6 +57,10 @@ fn crash(arguments: &[String]) -> Result<()> {
     memory::fill_tmpfs(tmpfs, fill_mib / 4)?;
     let cached = memory::read_cache(cache)?;
     let pipes = memory::pipe_markers()?;
+    let with_snapshot = arguments.iter().any(|argument| argument == "snapshot");
+    let snapshot = with_snapshot
+        .then(snapshot::Snapshot::prepare)
+        .transpose()?;
     let markers = memory::Markers::lock()?;
     println!(
         "guest: filled processes={} tmpfs_mib={} cache_mib={}",
@@ -64,11 +69,12 @@ fn crash(arguments: &[String]) -> Result<()> {
         cached >> 20
     );
     markers.print()?;
+    let snapshot = snapshot.map(snapshot::Snapshot::take).transpose()?;
     trigger::panic(panic, cpu)?;
 
     // The panic is on its way; hold everything in memory until it comes.
     std::thread::sleep(std::time::Duration::from_secs(60));
-    drop((pipes, markers));
+    drop((pipes, markers, snapshot));
     for process in &mut processes {
         process.kill().map_err(|e| format!("kill: {e}"))?;
     }
@@ -88,4 +94,12 @@ fn number<T: std::str::FromStr>(arguments: &[String], key: &str) -> Result<T> {
     let text = value(arguments, key)?;
     text.parse()
         .map_err(|_| format!("argument {key}={text} is not a number"))
+}
+
+fn write(path: &str, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| format!("{path}: {e}"))
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
 }

@@ -18,7 +18,7 @@ const SMALL_HOLDERS: u64 = 14;
 /// One page, aligned as the hardware sees it.
 #[derive(Clone)]
 #[repr(align(4096))]
-struct Page([u8; PAGE_SIZE]);
+pub struct Page(pub [u8; PAGE_SIZE]);
 
 /// Allocates `mib` of pages and fills them.
 fn filled(seed: u64, mib: u64) -> Vec<Page> {
@@ -148,26 +148,30 @@ impl Markers {
     }
 
     /// Prints each page's physical address: `guest: marker INDEX ADDRESS`.
-    ///
-    /// The address is that of /proc/self/pagemap (Documentation/admin-guide/mm/pagemap.rst):
-    /// an 8-byte entry per page, bit 63 present, bits 0–54 the PFN.
     pub fn print(&self) -> Result<()> {
-        let pagemap = File::open("/proc/self/pagemap").map_err(|e| format!("pagemap: {e}"))?;
         for (index, page) in self.0.iter().enumerate() {
-            let address = page.0.as_ptr().addr() as u64;
-            let mut entry = [0; 8];
-            pagemap
-                .read_exact_at(&mut entry, address / PAGE_SIZE as u64 * 8)
-                .map_err(|e| format!("pagemap: {e}"))?;
-            let entry = u64::from_le_bytes(entry);
-            let frame = entry & ((1 << 55) - 1);
-            if entry >> 63 == 0 || frame == 0 {
-                return Err(format!(
-                    "marker {index} is not in memory (pagemap {entry:#x})"
-                ));
-            }
+            let frame = frame_of(page).map_err(|e| format!("marker {index}: {e}"))?;
             println!("guest: marker {index} {:#x}", frame * PAGE_SIZE as u64);
         }
         Ok(())
     }
+}
+
+/// Returns the page frame of a page of this process.
+///
+/// It is that of /proc/self/pagemap (Documentation/admin-guide/mm/pagemap.rst): an 8-byte entry
+/// per page, bit 63 present, bits 0–54 the PFN.
+pub fn frame_of(page: &Page) -> Result<u64> {
+    let pagemap = File::open("/proc/self/pagemap").map_err(|e| format!("pagemap: {e}"))?;
+    let address = page.0.as_ptr().addr() as u64;
+    let mut entry = [0; 8];
+    pagemap
+        .read_exact_at(&mut entry, address / PAGE_SIZE as u64 * 8)
+        .map_err(|e| format!("pagemap: {e}"))?;
+    let entry = u64::from_le_bytes(entry);
+    let frame = entry & ((1 << 55) - 1);
+    if entry >> 63 == 0 || frame == 0 {
+        return Err(format!("not in memory (pagemap {entry:#x})"));
+    }
+    Ok(frame)
 }

@@ -9,7 +9,7 @@
 
 use std::io::Read;
 
-use crate::Result;
+use crate::{Result, read, write};
 
 /// Panics the kernel on a CPU; returns when the panic is left to the harness.
 pub fn panic(kind: &str, cpu: usize) -> Result<()> {
@@ -46,14 +46,6 @@ pub fn panic(kind: &str, cpu: usize) -> Result<()> {
             "panic={other} is none of sysrq, null, irq-off, none"
         )),
     }
-}
-
-fn write(path: &str, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|e| format!("{path}: {e}"))
-}
-
-fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
 }
 
 /// Returns the physical address of `sysrq_handle_crash`.

@@ -280,6 +280,7 @@ fn scenario(row: &Row) -> Scenario {
         panic_cpu: 0,
         plain: false,
         loader: Loader::Kdraw,
+        filter: false,
         dump: match row.tool {
             Tool::Kdraw(options) => options,
             Tool::Kdump(_) => DumpOptions::default(),

@@ -23,6 +23,10 @@ pub const MODULES: [&str; 6] = [
     "ext4",
 ];
 
+/// Makes six huge pages, and a file of three.
+const HUGE_PAGES: &str = "echo 6 > /proc/sys/vm/nr_hugepages\n\
+    mkdir /huge && mount -t hugetlbfs huge /huge && fallocate -l 6M /huge/file || fail huge\n";
+
 /// Puts a script, the programs that it needs and the modules into an initramfs.
 pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
     let mut image = Initramfs::new();
@@ -63,9 +67,14 @@ pub fn arm_script(scenario: &Scenario) -> String {
 
 /// Returns the end of the script: the guest's program fills memory and panics.
 pub fn fill_and_panic(scenario: &Scenario) -> String {
+    let (huge_pages, snapshot) = match scenario.filter {
+        true => (HUGE_PAGES, " snapshot"),
+        false => ("", ""),
+    };
     format!(
         "mount -o ro,noload -t ext4 /dev/vda5 /mnt || fail mount\n\
-         kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}\n\
+         {huge_pages}\
+         kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}{snapshot}\n\
          fail panic\n",
         scenario.fill,
         scenario.panic.word(),

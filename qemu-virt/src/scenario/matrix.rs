@@ -160,6 +160,7 @@ impl Variant {
             panic_cpu: self.panic_cpu,
             plain: self.plain,
             loader: self.loader,
+            filter: false,
             dump: DumpOptions::default(),
         }
     }

@@ -16,6 +16,7 @@ use crate::qemu::{DiskBus, Machine};
 
 pub mod boot;
 pub mod evidence;
+pub mod filter;
 pub mod init;
 pub mod kdump;
 pub mod matrix;
@@ -141,6 +142,9 @@ pub struct Scenario {
     /// What loads the payload.
     #[arg(long, value_enum, default_value = "kdraw")]
     pub loader: Loader,
+    /// Compare what is left out with makedumpfile, drgn and the kernel's own flags.
+    #[arg(long)]
+    pub filter: bool,
     #[command(flatten)]
     pub dump: DumpOptions,
 }
@@ -294,6 +298,10 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
                 &mut outcome,
             )?;
         }
+    }
+    if scenario.filter {
+        let vmcore = place.file("vmcore");
+        filter::check(scenario, place, &boot, &vmcore, &mut outcome)?;
     }
     disk.forget_copy()?;
     std::fs::remove_file(&initramfs)?;

@@ -478,6 +478,7 @@ fn scenario(case: &Case) -> Scenario {
         panic_cpu: 0,
         plain: false,
         loader: Loader::Kdraw,
+        filter: false,
         dump: DumpOptions::default(),
     }
 }

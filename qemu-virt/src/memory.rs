@@ -1,0 +1,166 @@
+//! The crashed kernel's memory itself, from the guest's RAM file: what no dump can add to.
+//!
+//! Together with the notes of a vmcore it is read as the payload reads it on the machine, and
+//! any subset of its pages is made a vmcore again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use kdraw_format::addr::{FRAME_SIZE, PhysAddr, PhysRange};
+use kdraw_linux::classify::{Classifier, Doubts, DumpLevel, PageClass};
+use kdraw_linux::core_elf::CoreLayout;
+use kdraw_linux::layout::KernelLayout;
+use kdraw_linux::memory::{PhysMem, Unreadable};
+use kdraw_linux::translate::VirtMem;
+use kdraw_linux::vmcoreinfo::Vmcoreinfo;
+
+use crate::qemu::RAM_BASE;
+use crate::scenario::boot::Boot;
+
+/// The first page frame of RAM.
+pub const FIRST_FRAME: u64 = RAM_BASE / FRAME_SIZE;
+
+const ZERO: [u8; FRAME_SIZE as usize] = [0; _];
+
+/// The crashed kernel's memory: System RAM without the crash region.
+pub struct Memory {
+    ram: File,
+    /// Page frames of RAM, System RAM or not.
+    pub frames: usize,
+    /// What of it is the crashed kernel's, in order.
+    pub ranges: Vec<PhysRange>,
+    notes: Vec<u8>,
+}
+
+/// What the pages of the memory are; by page frame, from [`FIRST_FRAME`] on.
+pub struct Pages {
+    /// The class of each page; `None` for what is not the crashed kernel's.
+    pub classes: Vec<Option<PageClass>>,
+    /// Whether it is zero from the first byte to the last.
+    pub zero: Vec<bool>,
+    /// What the classifier could not be certain of.
+    pub doubts: Doubts,
+}
+
+impl Memory {
+    /// Opens the RAM file of a boot that has ended; `notes` are those of its vmcore.
+    pub fn open(ram: &Path, boot: &Boot, notes: Vec<u8>) -> Result<Self> {
+        let ram = File::open(ram).with_context(|| ram.display().to_string())?;
+        let frames = usize::try_from(ram.metadata()?.len() / FRAME_SIZE)?;
+        let crash = &boot.crash_region;
+        let pieces = boot.system_ram.iter().flat_map(|range| {
+            [
+                (range.start, range.end.min(crash.start)),
+                (range.start.max(crash.end), range.end),
+            ]
+        });
+        let mut ranges: Vec<PhysRange> = pieces
+            .map(|(start, end)| PhysRange {
+                start: PhysAddr(start),
+                end: PhysAddr(end),
+            })
+            .filter(|range| !range.is_empty())
+            .collect();
+        ranges.sort_by_key(|range| range.start);
+        Ok(Self {
+            ram,
+            frames,
+            ranges,
+            notes,
+        })
+    }
+
+    /// Returns the memory as the kernel's page tables show it.
+    fn view(&self) -> Result<(VirtMem<&Self>, Vmcoreinfo<'_>)> {
+        let info = Vmcoreinfo::from_notes(&self.notes).context("no VMCOREINFO")?;
+        Ok((
+            VirtMem::new(self, KernelLayout::from_vmcoreinfo(&info)?),
+            info,
+        ))
+    }
+
+    /// Classifies every page, as the payload does.
+    pub fn classify(&self) -> Result<Pages> {
+        let (view, info) = self.view()?;
+        let classifier = Classifier::new(&view, &info)?;
+        let mut pages = Pages {
+            classes: vec![None; self.frames],
+            zero: vec![false; self.frames],
+            doubts: Doubts::default(),
+        };
+        let mut bytes = [0; FRAME_SIZE as usize];
+        for range in &self.ranges {
+            let mut spans = classifier.spans(&view, *range);
+            for span in &mut spans {
+                for pfn in span.first.0..span.first.0 + span.frames {
+                    let index = (pfn - FIRST_FRAME) as usize;
+                    pages.classes[index] = Some(span.class);
+                    self.read(PhysAddr(pfn * FRAME_SIZE), &mut bytes)?;
+                    pages.zero[index] = bytes == ZERO;
+                }
+            }
+            pages.doubts.add(&spans.doubts());
+        }
+        Ok(pages)
+    }
+
+    /// Writes an ELF vmcore of the pages for which `keep` is true.
+    pub fn write_vmcore(&self, path: &Path, keep: impl Fn(usize) -> bool) -> Result<()> {
+        let (view, info) = self.view()?;
+        let mut segments: Vec<PhysRange> = Vec::new();
+        for range in &self.ranges {
+            for pfn in range.start.pfn().0..range.end.pfn().0 {
+                if !keep((pfn - FIRST_FRAME) as usize) {
+                    continue;
+                }
+                let (start, end) = (PhysAddr(pfn * FRAME_SIZE), PhysAddr((pfn + 1) * FRAME_SIZE));
+                match segments.last_mut() {
+                    Some(last) if last.end == start => last.end = end,
+                    _ => segments.push(PhysRange { start, end }),
+                }
+            }
+        }
+        let image = view.image(&info);
+        let layout = CoreLayout::new(&segments, Some(*view.layout()), image, self.notes.len())?;
+        let mut header = vec![0; usize::try_from(layout.header_len())?];
+        layout.write_header(&self.notes, false, &mut header)?;
+        let file = File::create(path).with_context(|| path.display().to_string())?;
+        file.set_len(layout.file_len())?;
+        file.write_all_at(&header, 0)?;
+        let mut page = [0; FRAME_SIZE as usize];
+        for (segment, offset) in layout.segments() {
+            for inside in (0..segment.len()).step_by(FRAME_SIZE as usize) {
+                self.read(PhysAddr(segment.start.0 + inside), &mut page)?;
+                // Pages of zeros stay holes of the file.
+                if page != ZERO {
+                    file.write_all_at(&page, offset + inside)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PhysMem for Memory {
+    fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), Unreadable> {
+        let unreadable = Unreadable { at };
+        let wanted = PhysRange::with_len(at, into.len() as u64).ok_or(unreadable)?;
+        if !self.ranges.iter().any(|range| range.contains(&wanted)) {
+            return Err(unreadable);
+        }
+        let read = self.ram.read_exact_at(into, at.0 - RAM_BASE);
+        read.map_err(|_| unreadable)
+    }
+}
+
+impl Pages {
+    /// Tells which pages a dump of `level` has if the classes are `classes`, its own or others.
+    pub fn kept(&self, classes: &[Option<PageClass>], level: DumpLevel) -> Vec<bool> {
+        let kept = |(class, zero): (&Option<PageClass>, &bool)| {
+            class.is_some_and(|class| !class.dropped_at(level)) && !(level.drops_zero() && *zero)
+        };
+        classes.iter().zip(&self.zero).map(kept).collect()
+    }
+}

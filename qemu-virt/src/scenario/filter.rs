@@ -1,0 +1,389 @@
+//! Compares what kdraw leaves out with what others would, page by page, on the same memory.
+//!
+//! Three who know nothing of kdraw:
+//! - makedumpfile, over a vmcore of all pages. It refuses kernels built for 52-bit addresses, so
+//!   it judges 6.1 only.
+//! - drgn, with `classes.py`, which finds free and huge pages by their lists and everything else
+//!   by debug information.
+//! - the crashed kernel itself, which told the flags of all pages shortly before it panicked.
+//!
+//! kdraw's side is its classifier, run here over the guest's RAM file at each level, and the dump
+//! that the payload wrote at the scenario's level.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use kdraw_format::addr::{FRAME_SIZE, PhysRange};
+use kdraw_guest::page_flags;
+use kdraw_linux::classify::{DumpLevel, PageClass};
+
+use super::boot::Boot;
+use super::result::Outcome;
+use super::{KernelChoice, Place, Scenario};
+use crate::compare::Vmcore;
+use crate::kdump_file::{self, Kept};
+use crate::material::{self, Suite};
+use crate::memory::{FIRST_FRAME, Memory, Pages};
+use crate::run;
+
+/// The dump levels that are compared.
+const LEVELS: [u8; 7] = [0, 1, 2, 4, 8, 16, 31];
+/// The part of RAM that kdraw may keep though others leave it out: one page of so many.
+const TOLERANCE: usize = 200;
+/// The classifier of a second opinion.
+const CLASSES: &str = include_str!("classes.py");
+
+/// Flags of /proc/kpageflags by their bits (include/uapi/linux/kernel-page-flags.h, and
+/// `KPF_PRIVATE` of include/linux/kernel-page-flags.h).
+mod kpf {
+    pub const LRU: u64 = 1 << 5;
+    pub const SLAB: u64 = 1 << 7;
+    pub const BUDDY: u64 = 1 << 10;
+    pub const ANON: u64 = 1 << 12;
+    pub const SWAP: u64 = 1 << 13 | 1 << 14;
+    pub const TAIL: u64 = 1 << 16;
+    pub const HUGE: u64 = 1 << 17;
+    pub const HWPOISON: u64 = 1 << 19;
+    pub const OFFLINE: u64 = 1 << 23;
+    pub const PRIVATE: u64 = 1 << 35;
+}
+
+/// Which pages a dump has, by page frame.
+type KeptPages = Vec<bool>;
+
+/// Makes the comparisons for the dump that was extracted to `vmcore`.
+pub fn check(
+    scenario: &Scenario,
+    place: &Place,
+    boot: &Boot,
+    vmcore: &Path,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let KernelChoice::Suite(suite) = scenario.kernel else {
+        bail!("the filter is compared on Debian kernels, for their debug information");
+    };
+    let dump = Vmcore::open(vmcore)?;
+    let memory = Memory::open(place.ram(), boot, dump.raw_notes()?)?;
+    let pages = memory.classify()?;
+    outcome.check("classes", true, census(&pages));
+
+    let complete = place.file("complete.vmcore");
+    memory.write_vmcore(&complete, |_| true)?;
+    let vmlinux = material::debug_kernel(suite)?;
+    let comparison = Comparison {
+        place,
+        complete: &complete,
+        vmlinux: &vmlinux,
+        pages: &pages,
+    };
+    let level = DumpLevel::new(scenario.dump.level).context("level")?;
+    let expected = pages.kept(&pages.classes, level);
+    let dumped = comparison.dumped(&dump);
+    // The payload is to do just what the classifier does here.
+    let differs = expected.iter().zip(&dumped).filter(|(a, b)| a != b).count();
+    outcome.check(
+        "filter-payload",
+        differs == 0,
+        format!(
+            "the dump has {} pages at level {level}, {differs} other ones than it should",
+            count(&dumped)
+        ),
+    );
+
+    if suite == Suite::Bookworm {
+        for bits in LEVELS {
+            let result = comparison.makedumpfile(bits, memory.frames, &dumped, level);
+            outcome.check_result(&format!("filter-makedumpfile-{bits}"), result);
+        }
+    }
+    match drgn_classes(&complete, &vmlinux, &memory) {
+        Err(error) => outcome.check("filter-drgn", false, format!("{error:#}")),
+        Ok(theirs) => {
+            for bits in LEVELS {
+                let level = DumpLevel::new(bits).context("level")?;
+                let kept = pages.kept(&theirs, level);
+                let result = comparison.judge(&format!("drgn-{bits}"), level, &kept);
+                outcome.check_result(&format!("filter-drgn-{bits}"), result);
+            }
+        }
+    }
+    let told =
+        kernel_classes(place.ram(), &memory).and_then(|theirs| compare_snapshot(&pages, &theirs));
+    outcome.check_result("filter-kpageflags", told);
+    std::fs::remove_file(&complete)?;
+    Ok(())
+}
+
+/// What all comparisons need.
+struct Comparison<'a> {
+    place: &'a Place,
+    complete: &'a Path,
+    vmlinux: &'a Path,
+    pages: &'a Pages,
+}
+
+impl Comparison<'_> {
+    /// Compares with makedumpfile at a level; if the payload dumped at that level, its dump too.
+    fn makedumpfile(
+        &self,
+        bits: u8,
+        frames: usize,
+        dumped: &KeptPages,
+        dump_level: DumpLevel,
+    ) -> Result<String> {
+        let level = DumpLevel::new(bits).context("level")?;
+        let out = self.place.file("makedumpfile.vmcore");
+        let _ = std::fs::remove_file(&out);
+        run::quiet(
+            Command::new(material::makedumpfile_native()?)
+                .args(["-d", &bits.to_string()])
+                .args([self.complete, &out])
+                .stdin(Stdio::null()),
+        )?;
+        let kept = kdump_file::pages(&out, FIRST_FRAME, frames)?;
+        std::fs::remove_file(&out)?;
+        let kept: KeptPages = kept.iter().map(|kept| *kept == Kept::Stored).collect();
+        let told = self.judge(&format!("makedumpfile-{bits}"), level, &kept)?;
+        if level != dump_level {
+            return Ok(told);
+        }
+        let by_dump = self.compare(&format!("makedumpfile-{bits}-dump"), dumped, &kept)?;
+        Ok(format!("{told}; the payload's dump: {by_dump}"))
+    }
+
+    /// Compares the classifier at a level with what somebody else keeps.
+    fn judge(&self, name: &str, level: DumpLevel, theirs: &KeptPages) -> Result<String> {
+        let ours = self.pages.kept(&self.pages.classes, level);
+        self.compare(name, &ours, theirs)
+    }
+
+    /// Checks that whatever `ours` lacks `theirs` lacks too, and explains what `ours` has more.
+    fn compare(&self, name: &str, ours: &KeptPages, theirs: &KeptPages) -> Result<String> {
+        let only = |have: &KeptPages, lack: &KeptPages| -> Vec<usize> {
+            let pages = self.pages.classes.iter().enumerate();
+            let pages = pages.filter(|(_, class)| class.is_some());
+            let pages = pages.map(|(index, _)| index);
+            pages
+                .filter(|index| have[*index] && !lack[*index])
+                .collect()
+        };
+        let (lost, more) = (only(theirs, ours), only(ours, theirs));
+        let counts = format!("{} pages here, {} there", count(ours), count(theirs));
+        if !lost.is_empty() {
+            let what = self.explain(&format!("{name}-lost"), &lost)?;
+            bail!("{counts}; {} pages are kept there only: {what}", lost.len());
+        }
+        let limit = self.pages.classes.len() / TOLERANCE;
+        let what = match more.len() {
+            0 => "the same".into(),
+            _ => format!("{} here only: {}", more.len(), self.explain(name, &more)?),
+        };
+        ensure!(
+            more.len() <= limit,
+            "{counts}; {what}; at most {limit} may be"
+        );
+        Ok(format!("{counts}; {what}"))
+    }
+
+    /// Tells what pages are, the most frequent kinds first; all kinds are in a file.
+    fn explain(&self, name: &str, indexes: &[usize]) -> Result<String> {
+        let mut list = String::new();
+        for index in indexes {
+            list += &format!("{}\n", FIRST_FRAME + *index as u64);
+        }
+        let text = script(self.complete, self.vmlinux, &["explain".into()], &list)?;
+        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+        for (index, flags) in indexes.iter().zip(text.lines()) {
+            let class = self.pages.classes[*index].map_or("no page", PageClass::name);
+            let zero = if self.pages.zero[*index] {
+                ", zero"
+            } else {
+                ""
+            };
+            *kinds.entry(format!("{class}{zero}, {flags}")).or_default() += 1;
+        }
+        let mut kinds: Vec<(usize, String)> = kinds
+            .into_iter()
+            .map(|(kind, count)| (count, kind))
+            .collect();
+        kinds.sort_by(|a, b| b.cmp(a));
+        let lines: Vec<String> = kinds
+            .iter()
+            .map(|(count, kind)| format!("{count} × {kind}"))
+            .collect();
+        std::fs::write(
+            self.place.file(&format!("filter-{name}.txt")),
+            format!("{}\n\n{list}", lines.join("\n")),
+        )?;
+        Ok(lines.into_iter().take(3).collect::<Vec<_>>().join("; "))
+    }
+
+    /// Returns which pages the dump has.
+    fn dumped(&self, dump: &Vmcore) -> KeptPages {
+        let mut kept = vec![false; self.pages.classes.len()];
+        for range in dump.covered() {
+            for pfn in range.start / FRAME_SIZE..range.end.div_ceil(FRAME_SIZE) {
+                let index = pfn.checked_sub(FIRST_FRAME).map(|index| index as usize);
+                if let Some(index) = index.filter(|index| *index < kept.len()) {
+                    kept[index] = self.pages.classes[index].is_some();
+                }
+            }
+        }
+        kept
+    }
+}
+
+fn count(kept: &KeptPages) -> usize {
+    kept.iter().filter(|kept| **kept).count()
+}
+
+/// Tells how many pages there are of each class.
+fn census(pages: &Pages) -> String {
+    let mut counts: BTreeMap<PageClass, usize> = BTreeMap::new();
+    for class in pages.classes.iter().flatten() {
+        *counts.entry(*class).or_default() += 1;
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(class, count)| format!("{} {count}", class.name()))
+        .collect();
+    let zero = pages.zero.iter().filter(|zero| **zero).count();
+    let doubts = pages.doubts.by_reason();
+    let doubts = doubts.iter().filter(|(_, count)| *count > 0);
+    let doubts: Vec<String> = doubts
+        .map(|(why, count)| format!("{why}: {count}"))
+        .collect();
+    format!("{}; zero {zero}; doubts: {doubts:?}", counts.join(", "))
+}
+
+/// Runs `classes.py`.
+fn script(vmcore: &Path, vmlinux: &Path, arguments: &[String], input: &str) -> Result<String> {
+    let mut command = Command::new(material::drgn_python()?);
+    command
+        .args(["-c", CLASSES])
+        .args([vmcore, vmlinux])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start Python")?;
+    let mut stdin = child.stdin.take().context("no stdin")?;
+    let input = input.to_owned();
+    let feeder = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "classes.py failed ({})",
+        output.status
+    );
+    // A script that fails reads nothing; its own error says more.
+    feeder.join().ok().context("the script's input")??;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Returns what drgn says of each page.
+fn drgn_classes(vmcore: &Path, vmlinux: &Path, memory: &Memory) -> Result<Vec<Option<PageClass>>> {
+    let ranges = memory.ranges.iter();
+    let ranges = ranges.map(|range| format!("{}-{}", range.start.pfn().0, range.end.pfn().0));
+    let text = script(vmcore, vmlinux, &ranges.collect::<Vec<_>>(), "")?;
+    let mut classes = vec![None; memory.frames];
+    for line in text.lines() {
+        let mut words = line.splitn(3, ' ');
+        let mut number = || -> Result<u64> { Ok(words.next().context("a number")?.parse()?) };
+        let (pfn, count) = (number()?, number()?);
+        let name = words.next().context("a class")?;
+        let class = PageClass::ALL
+            .into_iter()
+            .find(|class| class.name() == name);
+        let class = class.with_context(|| format!("classes.py says {name:?}"))?;
+        for pfn in pfn..pfn + count {
+            classes[(pfn - FIRST_FRAME) as usize] = Some(class);
+        }
+    }
+    Ok(classes)
+}
+
+/// Returns what the kernel said of each page before it panicked.
+fn kernel_classes(ram: &Path, memory: &Memory) -> Result<Vec<Option<PageClass>>> {
+    let mut flags: Vec<Option<u64>> = vec![None; memory.frames];
+    let ram = std::fs::read(ram)?;
+    for page in ram.chunks(FRAME_SIZE as usize) {
+        let mut words = page
+            .as_chunks()
+            .0
+            .iter()
+            .map(|word| u64::from_le_bytes(*word));
+        if words.next() != Some(page_flags::MAGIC) {
+            continue;
+        }
+        let first = words
+            .next()
+            .and_then(|first| first.checked_sub(FIRST_FRAME));
+        for (index, entry) in (first.context("an odd page of flags")?..).zip(words) {
+            if let Some(slot) = flags.get_mut(index as usize) {
+                *slot = Some(entry);
+            }
+        }
+    }
+    let mut classes = vec![None; memory.frames];
+    let mut head = PageClass::Kernel;
+    for PhysRange { start, end } in &memory.ranges {
+        for pfn in start.pfn().0..end.pfn().0 {
+            let index = (pfn - FIRST_FRAME) as usize;
+            let flags = flags[index].with_context(|| format!("no flags of page {pfn:#x}"))?;
+            // Tails have few flags of their own.
+            if flags & kpf::TAIL == 0 || flags & kpf::HWPOISON != 0 {
+                head = class_of(flags);
+            }
+            classes[index] = Some(head);
+        }
+    }
+    Ok(classes)
+}
+
+/// Returns the class of a page by the flags of /proc/kpageflags.
+fn class_of(flags: u64) -> PageClass {
+    let any = |bits: u64| flags & bits != 0;
+    if any(kpf::HWPOISON) {
+        PageClass::HwPoison
+    } else if any(kpf::OFFLINE) {
+        PageClass::Offline
+    } else if any(kpf::BUDDY) {
+        PageClass::Free
+    } else if any(kpf::SLAB) {
+        PageClass::Slab
+    } else if any(kpf::ANON | kpf::HUGE) {
+        PageClass::User
+    } else if any(kpf::LRU) || flags & kpf::SWAP == kpf::SWAP {
+        match any(kpf::PRIVATE) {
+            true => PageClass::CachePrivate,
+            false => PageClass::Cache,
+        }
+    } else {
+        PageClass::Kernel
+    }
+}
+
+/// Compares with what the kernel said. Between that and the panic a few pages change their use.
+fn compare_snapshot(pages: &Pages, theirs: &[Option<PageClass>]) -> Result<String> {
+    let mut changes: BTreeMap<(PageClass, PageClass), usize> = BTreeMap::new();
+    let mut all = 0;
+    for (ours, theirs) in pages.classes.iter().zip(theirs) {
+        if let (Some(ours), Some(theirs)) = (ours, theirs) {
+            all += 1;
+            if ours != theirs {
+                *changes.entry((*theirs, *ours)).or_default() += 1;
+            }
+        }
+    }
+    let differ: usize = changes.values().sum();
+    let told: Vec<String> = changes
+        .iter()
+        .map(|((was, is), count)| format!("{count} × {} then {}", was.name(), is.name()))
+        .collect();
+    let told = format!("{differ} of {all} pages differ: {}", told.join(", "));
+    ensure!(all > 0 && differ <= all / TOLERANCE, "{told}");
+    Ok(told)
+}
