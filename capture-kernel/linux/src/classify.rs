@@ -593,6 +593,3 @@ impl<M: PhysMem> Iterator for Spans<'_, M> {
 }
 
 impl<M: PhysMem> core::iter::FusedIterator for Spans<'_, M> {}
-
-#[cfg(test)]
-mod tests;

@@ -40,8 +40,6 @@ mod page_keys;
 pub mod panic_reason;
 pub mod printk;
 mod struct_page;
-#[cfg(test)]
-mod synthetic;
 pub mod translate;
 pub mod uname;
 pub mod vmcoreinfo;

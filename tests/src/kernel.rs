@@ -1,35 +1,104 @@
 //! Kernels made by tests: page tables, memmap and VMCOREINFO of any version and granule.
 
 use std::collections::BTreeMap;
-use std::format;
-use std::string::{String, ToString};
-use std::vec::Vec;
 
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
-use crate::layout::KernelLayout;
-use crate::memory::tests::Ram;
-use crate::translate::VirtMem;
-use crate::vmcoreinfo::Vmcoreinfo;
+use kdraw_linux::layout::KernelLayout;
+use kdraw_linux::memory::{PhysMem, Unreadable};
+use kdraw_linux::translate::VirtMem;
+use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
 /// Where RAM begins.
-pub(crate) const RAM: u64 = 0x4000_0000;
+pub const RAM: u64 = 0x4000_0000;
 /// How long it is.
-pub(crate) const RAM_LEN: u64 = 16 << 20;
+pub const RAM_LEN: u64 = 16 << 20;
 /// The image is the first part of RAM; its struct pages are reserved.
-pub(crate) const IMAGE_LEN: u64 = 4 << 20;
+pub const IMAGE_LEN: u64 = 4 << 20;
 /// The root page table, in the image.
-pub(crate) const ROOT: u64 = RAM + (3 << 20);
+pub const ROOT: u64 = RAM + (3 << 20);
 /// Behind it the memmap, then what the section tables take, then page tables.
 const MEMMAP: u64 = RAM + IMAGE_LEN;
 const SECTIONS: u64 = MEMMAP + (1 << 20);
 const TABLES: u64 = SECTIONS + (1 << 20);
 
+/// Sparse memory of 4 KiB pages: what was never put there cannot be read.
+#[derive(Default)]
+pub struct Ram {
+    pages: BTreeMap<u64, Box<[u8; 4096]>>,
+}
+
+impl Ram {
+    /// Writes `bytes` at `at`.
+    pub fn put(&mut self, at: u64, bytes: &[u8]) {
+        let (mut at, mut rest) = (at, bytes);
+        while !rest.is_empty() {
+            let page = self
+                .pages
+                .entry(at / 4096)
+                .or_insert_with(|| Box::new([0; 4096]));
+            let inside = (at % 4096) as usize;
+            let (now, later) = rest.split_at(rest.len().min(4096 - inside));
+            page[inside..inside + now.len()].copy_from_slice(now);
+            at += now.len() as u64;
+            rest = later;
+        }
+    }
+
+    /// Writes a word.
+    pub fn put_u64(&mut self, at: u64, value: u64) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    /// Reads a word that is there.
+    pub fn u64(&self, at: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.read(PhysAddr(at), &mut bytes).expect("a word of RAM");
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Makes the 4 KiB page that holds `at` unreadable.
+    pub fn lose(&mut self, at: u64) -> Option<Box<[u8; 4096]>> {
+        self.pages.remove(&(at / 4096))
+    }
+
+    /// Puts a lost page back.
+    pub fn restore(&mut self, at: u64, page: Box<[u8; 4096]>) {
+        self.pages.insert(at / 4096, page);
+    }
+
+    /// Where there are pages.
+    pub fn pages(&self) -> Vec<u64> {
+        self.pages.keys().map(|page| page * 4096).collect()
+    }
+}
+
+impl PhysMem for Ram {
+    fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), Unreadable> {
+        let mut at = at.0;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let page = self
+                .pages
+                .get(&(at / 4096))
+                .ok_or(Unreadable { at: PhysAddr(at) })?;
+            let inside = (at % 4096) as usize;
+            let (now, later) = rest.split_at_mut(rest.len().min(4096 - inside));
+            now.copy_from_slice(&page[inside..inside + now.len()]);
+            at = at.wrapping_add(now.len() as u64);
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
 /// How a kernel keeps its struct pages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Version {
-    pub(crate) name: &'static str,
-    pub(crate) struct_page: u64,
+pub struct Version {
+    /// What it is called.
+    pub name: &'static str,
+    /// `SIZE(page)`.
+    pub struct_page: u64,
     memmap: Memmap,
     /// Whether the section table has roots of entries; or, the other way, entries.
     extreme: bool,
@@ -38,9 +107,12 @@ pub(crate) struct Version {
     slab: Slab,
     hugetlb: HugeTlb,
     order: Order,
-    pub(crate) buddy: i32,
-    pub(crate) offline: i32,
-    pub(crate) unaccepted: Option<i32>,
+    /// `_mapcount` of a free page.
+    pub buddy: i32,
+    /// `_mapcount` of an offline page.
+    pub offline: i32,
+    /// `_mapcount` of a page not accepted yet.
+    pub unaccepted: Option<i32>,
     compound: &'static str,
 }
 
@@ -86,8 +158,8 @@ const OLD: Version = Version {
     compound: "page.compound_head",
 };
 
-/// One of each column of the table in [`crate::classify`], and odd ones.
-pub(crate) const VERSIONS: [Version; 9] = [
+/// One of each column of the table in [`kdraw_linux::classify`], and odd ones.
+pub const VERSIONS: [Version; 9] = [
     OLD,
     Version {
         name: "5.10, static sections, struct pages of 56 bytes",
@@ -148,10 +220,10 @@ const NEW: Version = Version {
 };
 
 /// Page shift, configured and actual address size.
-pub(crate) type Shape = (u32, u32, u32);
+pub type Shape = (u32, u32, u32);
 
 /// All granules and address sizes; 52/52 with small pages is LPA2.
-pub(crate) const SHAPES: [Shape; 9] = [
+pub const SHAPES: [Shape; 9] = [
     (12, 39, 39),
     (12, 48, 48),
     (12, 52, 48),
@@ -165,17 +237,23 @@ pub(crate) const SHAPES: [Shape; 9] = [
 
 /// A struct page, or what differs from that of a kernel page.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Page {
-    pub(crate) flags: u64,
-    pub(crate) mapping: u64,
-    pub(crate) mapcount: i32,
-    pub(crate) refcount: u32,
-    pub(crate) private: u64,
-    pub(crate) compound: u64,
+pub struct Page {
+    /// `flags`.
+    pub flags: u64,
+    /// `mapping`.
+    pub mapping: u64,
+    /// `_mapcount`.
+    pub mapcount: i32,
+    /// `_refcount`.
+    pub refcount: u32,
+    /// `private`.
+    pub private: u64,
+    /// `compound_head`, or `compound_info`.
+    pub compound: u64,
 }
 
 /// In use by the kernel, for nothing in particular.
-pub(crate) const KERNEL: Page = Page {
+pub const KERNEL: Page = Page {
     flags: 0,
     mapping: 0,
     mapcount: -1,
@@ -185,17 +263,21 @@ pub(crate) const KERNEL: Page = Page {
 };
 
 /// A kernel.
-pub(crate) struct Kernel {
-    pub(crate) version: Version,
-    pub(crate) shape: Shape,
-    pub(crate) ram: Ram,
-    pub(crate) text: String,
+pub struct Kernel {
+    /// Its version.
+    pub version: Version,
+    /// Its granule and address sizes.
+    pub shape: Shape,
+    /// Its memory.
+    pub ram: Ram,
+    /// Its VMCOREINFO.
+    pub text: String,
     next_table: u64,
 }
 
 impl Kernel {
     /// A kernel whose image is reserved and whose other pages are in use.
-    pub(crate) fn new(version: Version, shape: Shape) -> Self {
+    pub fn new(version: Version, shape: Shape) -> Self {
         let mut this = Self {
             version,
             shape,
@@ -229,23 +311,26 @@ impl Kernel {
         this
     }
 
-    pub(crate) fn page_size(&self) -> u64 {
+    /// Bytes in a page.
+    pub fn page_size(&self) -> u64 {
         1 << self.shape.0
     }
 
     /// Pages of RAM.
-    pub(crate) fn pages(&self) -> u64 {
+    pub fn pages(&self) -> u64 {
         RAM_LEN >> self.shape.0
     }
 
-    pub(crate) fn range(&self) -> PhysRange {
+    /// The whole RAM.
+    pub fn range(&self) -> PhysRange {
         PhysRange {
             start: PhysAddr(RAM),
             end: PhysAddr(RAM + RAM_LEN),
         }
     }
 
-    pub(crate) fn flag(&self, name: &str) -> u64 {
+    /// The mask of a page flag, by name in lower case.
+    pub fn flag(&self, name: &str) -> u64 {
         let names = [
             "lru",
             "private",
@@ -260,11 +345,12 @@ impl Kernel {
     }
 
     /// The tables below the root.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = u64> + use<> {
+    pub fn tables(&self) -> impl Iterator<Item = u64> + use<> {
         (TABLES..self.next_table).step_by(self.page_size() as usize)
     }
 
-    pub(crate) fn image_va(&self) -> u64 {
+    /// Where the image is mapped.
+    pub fn image_va(&self) -> u64 {
         (u64::MAX << (self.shape.2 - 1)) + 0x800_0000
     }
 
@@ -273,12 +359,12 @@ impl Kernel {
     }
 
     /// The address of the struct page of an absolute page number.
-    pub(crate) fn struct_va(&self, number: u64) -> u64 {
+    pub fn struct_va(&self, number: u64) -> u64 {
         self.memmap_va() + (number - (RAM >> self.shape.0)) * self.version.struct_page
     }
 
     /// Where the struct page of page `page` of RAM lies.
-    pub(crate) fn struct_pa(&self, page: u64) -> u64 {
+    pub fn struct_pa(&self, page: u64) -> u64 {
         MEMMAP + page * self.version.struct_page
     }
 
@@ -401,14 +487,14 @@ impl Kernel {
     }
 
     /// Maps pages, one by one.
-    pub(crate) fn map(&mut self, va: u64, pa: u64, len: u64) {
+    pub fn map(&mut self, va: u64, pa: u64, len: u64) {
         for offset in (0..len).step_by(self.page_size() as usize) {
             self.map_page(va + offset, pa + offset, 0x403);
         }
     }
 
     /// Maps a page with `low`, the descriptor's other bits.
-    pub(crate) fn map_page(&mut self, va: u64, pa: u64, low: u64) {
+    pub fn map_page(&mut self, va: u64, pa: u64, low: u64) {
         let (shift, va_bits, actual) = self.shape;
         let bits = if shift == 16 { va_bits } else { actual };
         let per_level = shift - 3;
@@ -438,21 +524,24 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn layout(&self) -> KernelLayout {
+    /// What VMCOREINFO says of the layout.
+    pub fn layout(&self) -> KernelLayout {
         KernelLayout::from_vmcoreinfo(&self.info()).unwrap()
     }
 
-    pub(crate) fn info(&self) -> Vmcoreinfo<'_> {
+    /// VMCOREINFO.
+    pub fn info(&self) -> Vmcoreinfo<'_> {
         Vmcoreinfo::new(self.text.as_bytes())
     }
 
-    pub(crate) fn virt(&self) -> VirtMem<&Ram> {
+    /// The kernel's view of its memory.
+    pub fn virt(&self) -> VirtMem<&Ram> {
         VirtMem::new(&self.ram, self.layout())
     }
 
     /// Writes the struct page of page `page` of RAM.
-    pub(crate) fn put(&mut self, page: u64, fields: Page) {
-        let mut bytes = std::vec![0u8; self.version.struct_page as usize];
+    pub fn put(&mut self, page: u64, fields: Page) {
+        let mut bytes = vec![0u8; self.version.struct_page as usize];
         let mut set = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         set(0, &fields.flags.to_le_bytes());
         set(8, &fields.compound.to_le_bytes());
@@ -464,7 +553,7 @@ impl Kernel {
     }
 
     /// A free block, all of it.
-    pub(crate) fn free(&mut self, page: u64, order: u32) {
+    pub fn free(&mut self, page: u64, order: u32) {
         for inside in page..page + (1 << order) {
             self.put(
                 inside,
@@ -488,7 +577,7 @@ impl Kernel {
     }
 
     /// A compound page, all of it: `first` is its first struct page, without `PG_head`.
-    pub(crate) fn compound(&mut self, page: u64, order: u32, first: Page, hugetlb: bool) {
+    pub fn compound(&mut self, page: u64, order: u32, first: Page, hugetlb: bool) {
         let head_va = self.struct_va(page + (RAM >> self.shape.0));
         let tail = Page {
             compound: head_va | 1,
@@ -518,7 +607,7 @@ impl Kernel {
     }
 
     /// What marks a struct page as slab.
-    pub(crate) fn slab(&self) -> Page {
+    pub fn slab(&self) -> Page {
         match self.version.slab {
             Slab::Flag(bit) => Page {
                 flags: 1 << bit,
@@ -529,7 +618,7 @@ impl Kernel {
     }
 
     /// The lines of the text by key, for tests that leave some out.
-    pub(crate) fn keys(&self) -> BTreeMap<String, String> {
+    pub fn keys(&self) -> BTreeMap<String, String> {
         let lines = self.text.lines().filter_map(|line| line.split_once('='));
         lines
             .map(|(key, value)| (key.into(), value.into()))
@@ -538,7 +627,7 @@ impl Kernel {
 }
 
 /// Makes a text of keys.
-pub(crate) fn text_of(keys: &BTreeMap<String, String>) -> String {
+pub fn text_of(keys: &BTreeMap<String, String>) -> String {
     let lines: Vec<_> = keys
         .iter()
         .map(|(key, value)| format!("{key}={value}\n"))

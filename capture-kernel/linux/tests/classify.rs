@@ -1,13 +1,16 @@
 //! The classifier on synthetic kernels, sound and damaged.
 
-use std::format;
-use std::string::String;
-use std::vec::Vec;
+use std::collections::BTreeMap;
 
+use kdraw_format::addr::{FRAME_SIZE, PhysAddr, PhysRange};
+use kdraw_linux::classify::{Classifier, ClassifyError, Doubts, PageClass};
+use kdraw_linux::memory::PhysMem;
+use kdraw_linux::translate::VirtMem;
+use kdraw_linux::vmcoreinfo::Vmcoreinfo;
+use kdraw_tests::kernel::{
+    IMAGE_LEN, KERNEL, Kernel, Page, RAM, RAM_LEN, ROOT, SHAPES, VERSIONS, text_of,
+};
 use proptest::prelude::*;
-
-use super::*;
-use crate::synthetic::{KERNEL, Kernel, Page, RAM, RAM_LEN, SHAPES, VERSIONS, text_of};
 
 /// Classes by page, and doubts; checks that the spans are the range.
 fn classes(kernel: &Kernel, range: PhysRange) -> (Vec<PageClass>, Doubts) {
@@ -61,7 +64,7 @@ fn populate(kernel: &mut Kernel) -> Vec<PageClass> {
     let (lru, private, swapbacked) = (flag("lru"), flag("private"), flag("swapbacked"));
     let (swapcache, hwpoison) = (flag("swapcache"), flag("hwpoison"));
     let (offline, unaccepted) = (kernel.version.offline, kernel.version.unaccepted);
-    let reserved = crate::synthetic::IMAGE_LEN >> kernel.shape.0;
+    let reserved = IMAGE_LEN >> kernel.shape.0;
     let mut expected: Vec<_> = (0..kernel.pages())
         .map(|page| {
             if page < reserved {
@@ -367,7 +370,7 @@ fn implausible_struct_pages_are_kernel_pages_and_counted() {
             |kernel, base| {
                 let at = kernel.struct_pa(base + 18);
                 let len = 4 * kernel.version.struct_page as usize;
-                kernel.ram.put(at, &std::vec![0xff; len]);
+                kernel.ram.put(at, &vec![0xff; len]);
             },
             &[18, 19, 20, 21],
             Doubts {
@@ -380,7 +383,7 @@ fn implausible_struct_pages_are_kernel_pages_and_counted() {
             |kernel, base| {
                 let at = kernel.struct_pa(base + 46);
                 let len = 2 * kernel.version.struct_page as usize;
-                kernel.ram.put(at, &std::vec![0xff; len]);
+                kernel.ram.put(at, &vec![0xff; len]);
             },
             &[46, 47],
             Doubts {
@@ -394,7 +397,7 @@ fn implausible_struct_pages_are_kernel_pages_and_counted() {
             |kernel, base| {
                 let at = kernel.struct_pa(base + 18);
                 let len = 4 * kernel.version.struct_page as usize;
-                kernel.ram.put(at, &std::vec![0; len]);
+                kernel.ram.put(at, &vec![0; len]);
             },
             &[18, 19, 20, 21],
             NO_DOUBTS,
@@ -464,7 +467,7 @@ fn an_absent_or_absurd_key_makes_no_classifier() {
         let expected = populate(&mut kernel);
         let layout = kernel.layout();
         let keys = kernel.keys();
-        let new = |keys: &std::collections::BTreeMap<String, String>| {
+        let new = |keys: &BTreeMap<String, String>| {
             let text = text_of(keys);
             let virt = VirtMem::new(&kernel.ram, layout);
             Classifier::new(&virt, &Vmcoreinfo::new(text.as_bytes()))
@@ -605,10 +608,10 @@ fn page_tables_that_loop_end() {
             let mut kernel = Kernel::new(version, shape);
             populate(&mut kernel);
             let tables: Vec<_> = kernel.tables().collect();
-            for table in tables.into_iter().chain([crate::synthetic::ROOT]) {
+            for table in tables.into_iter().chain([ROOT]) {
                 // Every descriptor leads back to the root.
                 for at in (table..table + kernel.page_size()).step_by(8) {
-                    kernel.ram.put_u64(at, crate::synthetic::ROOT | 3);
+                    kernel.ram.put_u64(at, ROOT | 3);
                 }
                 let virt = kernel.virt();
                 if let Ok(classifier) = Classifier::new(&virt, &kernel.info()) {
@@ -737,7 +740,7 @@ proptest! {
         // The image is the kernel's, whatever else is overwritten.
         for (page, class) in found.iter().enumerate() {
             let at = RAM + start + page as u64 * kernel.page_size();
-            if at + kernel.page_size() <= RAM + crate::synthetic::IMAGE_LEN {
+            if at + kernel.page_size() <= RAM + IMAGE_LEN {
                 prop_assert_eq!(*class, PageClass::Reserved);
             }
         }
