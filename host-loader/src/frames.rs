@@ -88,6 +88,39 @@ impl FrameSet {
         left
     }
 
+    /// These frames and those of another set.
+    pub fn with(mut self, other: &Self) -> Self {
+        self.ranges.extend(&other.ranges);
+        self.tidy();
+        self
+    }
+
+    /// The parts of its ranges between two frames.
+    pub fn overlapping(&self, first: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+        let from = self.ranges.partition_point(|range| range.1 <= first);
+        self.ranges
+            .iter()
+            .skip(from)
+            .take_while(move |range| range.0 < end)
+            .map(move |range| (range.0.max(first), range.1.min(end)))
+    }
+
+    /// The pages of `frames` frames each of which all frames are in it, or `any`; counted in
+    /// pages.
+    pub fn pages(&self, frames: u64, any: bool) -> Self {
+        let mut pages = Self::default();
+        let frames = frames.max(1);
+        for &(first, end) in &self.ranges {
+            let (first, end) = match any {
+                true => (first.checked_div(frames).unwrap_or(0), end.div_ceil(frames)),
+                false => (first.div_ceil(frames), end.checked_div(frames).unwrap_or(0)),
+            };
+            pages.add(Pfn(first), end.saturating_sub(first));
+        }
+        pages.tidy();
+        pages
+    }
+
     /// Its ranges in bytes, in pieces of at most `most` bytes that begin at multiples of it or at
     /// a range's start.
     pub fn batches(&self, most: u64) -> Vec<PhysRange> {
@@ -172,6 +205,16 @@ mod tests {
                 "{a:b} {b:b}"
             );
         }
+    }
+
+    #[test]
+    fn pages_are_of_all_their_frames_or_of_any() {
+        let frames = set(&[(3, 9), (12, 16), (17, 18)]);
+        assert_eq!(frames.pages(4, false).ranges(), [(1, 2), (3, 4)]);
+        assert_eq!(frames.pages(4, true).ranges(), [(0, 5)]);
+        assert_eq!(frames.pages(1, false).ranges(), frames.ranges());
+        let parts: Vec<_> = frames.overlapping(8, 17).collect();
+        assert_eq!(parts, [(8, 9), (12, 16)]);
     }
 
     #[test]

@@ -57,6 +57,10 @@ impl SharedRead for CoreWindow<'_> {
         let at = self.start.checked_add(offset).ok_or(failed)?;
         self.partition.source.read_at(at, into)
     }
+
+    fn size(&self) -> u64 {
+        self.len
+    }
 }
 
 /// What was found of a core.
@@ -65,7 +69,7 @@ pub struct Checked {
     /// What is wrong.
     pub problems: Vec<String>,
     /// Frames that are there.
-    pub frames: u64,
+    pub known: FrameSet,
     /// Frames that are damaged or cannot be read.
     pub missing: FrameSet,
     /// Byte ranges of the core that are damaged.
@@ -173,6 +177,5 @@ fn frames(window: CoreWindow<'_>, scan: &Scan, checked: &mut Checked) {
         checked.missing.add(Pfn(*first), end.saturating_sub(*first));
     }
     checked.missing.tidy();
-    let there = all.without(&checked.missing).without(&scan.unreadable);
-    checked.frames = there.count();
+    checked.known = all.without(&checked.missing).without(&scan.unreadable);
 }

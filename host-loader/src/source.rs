@@ -236,11 +236,18 @@ pub trait SharedRead: Sync {
     /// # Errors
     /// [`ReadFailed`] if not all of it could be read.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed>;
+
+    /// How many bytes there are.
+    fn size(&self) -> u64;
 }
 
-impl<R: SharedRead + ?Sized> SharedRead for &R {
+impl<R: SharedRead + Send + ?Sized> SharedRead for Box<R> {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
         (**self).read_at(offset, into)
+    }
+
+    fn size(&self) -> u64 {
+        (**self).size()
     }
 }
 
@@ -253,6 +260,10 @@ impl SharedRead for Source {
         }
         let at = self.base.checked_add(offset).ok_or(failed)?;
         self.file.read_exact_at(into, at).map_err(|_| failed)
+    }
+
+    fn size(&self) -> u64 {
+        self.len
     }
 }
 

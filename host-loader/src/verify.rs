@@ -145,7 +145,7 @@ fn verify_slot(
             let core = plain_core::check(partition, &scan, progress);
             problems.extend(core.problems);
             missing = core.missing;
-            frames = core.frames;
+            frames = core.known.count();
         }
     }
     let missing_frames = missing.count();

@@ -194,7 +194,7 @@ fn second_script() -> String {
         + "mount -t ext4 /dev/vda5 /mnt || fail mount\n\
            mkdir -p /mnt/dumps\n\
            must list kdraw list /dev/vda4\n\
-           step extract kdraw extract /dev/vda4 -o /mnt/dumps 2> /tmp/errors || {\n\
+           step extract kdraw extract --format elf /dev/vda4 -o /mnt/dumps 2> /tmp/errors || {\n\
                cat /tmp/errors\n\
                fail extract\n\
            }\n\

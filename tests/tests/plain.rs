@@ -5,7 +5,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{extracted, formatted, open};
+use common::{extracted, extracted_as, formatted, open};
+use kdraw::output::Format;
 use kdraw::verify::{Report, verify};
 use kdraw_format::layout::{DATA_START, MIN_PARTITION, Superblock};
 use kdraw_tests::capture::{Capture, LOG, disk_around};
@@ -29,7 +30,8 @@ fn the_core_comes_out_as_it_is_and_a_damaged_piece_is_told() {
     assert_eq!(found.slots[0].frames as usize, frames().count());
     let mut image = fs::read(&path).unwrap();
     let core = DATA_START as usize..DATA_START as usize + header.plain_len as usize;
-    let done = extracted(&mut open(&path), &folder.path().join("out")).unwrap();
+    let out = folder.path().join("out");
+    let done = extracted_as(&mut open(&path), &out, Format::Elf).unwrap();
     assert!(fs::read(done.folder.join("vmcore")).unwrap() == image[core.clone()]);
     assert_eq!(
         fs::read(done.folder.join("dmesg.txt")).unwrap(),

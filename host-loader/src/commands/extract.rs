@@ -1,13 +1,15 @@
 //! `kdraw extract`: saves dumps as files that crash, drgn and gdb open.
 
-use std::path::PathBuf;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::layout::SlotPlace;
 use kdraw_format::slot::Outcome;
 
+use super::vmcore_args::VmcoreArgs;
 use crate::exit::Verdict;
-use crate::extract::{Extracted, extract};
+use crate::extract::{Extracted, extract, stream};
 use crate::partition::DumpPartition;
 use crate::progress;
 use crate::source::Access;
@@ -23,9 +25,12 @@ use crate::text;
 pub struct Args {
     /// The partition's device, its disk, or an image file of either.
     device: PathBuf,
-    /// Where the dumps' folders are made.
+    /// Where the dumps' folders are made; `-` writes the vmcore alone to standard output, in a
+    /// flattened format, and marks nothing.
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
+    #[command(flatten)]
+    vmcore: VmcoreArgs,
     /// The one slot to extract, also if it was before.
     #[arg(long, value_name = "N")]
     slot: Option<u32>,
@@ -45,7 +50,8 @@ pub struct Args {
 /// # Errors
 /// If nothing can be extracted.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
-    let access = if args.keep {
+    let to_stdout = args.output == Path::new("-");
+    let access = if args.keep || to_stdout {
         Access::Read
     } else {
         Access::Mark
@@ -60,17 +66,53 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         );
         return Ok(Verdict::Bad);
     }
+    if to_stdout {
+        return to_standard_output(args, &mut partition, &slots);
+    }
     let mut complete = true;
     for slot in &slots {
         let bar = progress::bar();
         let mut show = |what, at, total| progress::show(&bar, what, at, total);
-        let done = extract(&mut partition, slot, &args.output, &mut show);
+        let done = extract(
+            &mut partition,
+            slot,
+            &args.output,
+            args.vmcore.wanted(),
+            &mut show,
+        );
         bar.finish_and_clear();
         let done = done.with_context(|| format!("slot {} was not extracted", slot.index))?;
         complete &= done.metadata.complete;
         report(args, &done)?;
         mark(args, &mut partition, slot)?;
     }
+    Ok(Verdict::from_good(complete))
+}
+
+/// Nobody can tell whether a stream became durable: nothing is marked.
+fn to_standard_output(
+    args: &Args,
+    partition: &mut DumpPartition,
+    slots: &[SlotPlace],
+) -> Result<Verdict> {
+    let wanted = args.vmcore.wanted();
+    if !wanted.flattened {
+        bail!("standard output takes --format flattened and flattened-elf only");
+    }
+    let [slot] = slots else {
+        bail!("several dumps are waiting; choose one with --slot N");
+    };
+    let out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+    let bar = progress::bar();
+    let mut show = |what, at, total| progress::show(&bar, what, at, total);
+    let name = "standard output".into();
+    let done = stream(partition, slot, wanted.format, out, name, &mut show);
+    bar.finish_and_clear();
+    let done = done.with_context(|| format!("slot {} was not extracted", slot.index))?;
+    for problem in &done.problems {
+        eprintln!("lost: {problem}");
+    }
+    let complete = done.problems.is_empty() && done.missing.is_empty();
     Ok(Verdict::from_good(complete))
 }
 
@@ -121,7 +163,8 @@ fn report(args: &Args, done: &Extracted) -> Result<()> {
     }
     println!("{}", done.folder.display());
     println!(
-        "  vmcore     {}, {} frames",
+        "  {:<10} {}, {} frames",
+        metadata.vmcore,
         text::size(metadata.vmcore_bytes),
         metadata.frames
     );

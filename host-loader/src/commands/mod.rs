@@ -1,5 +1,6 @@
 //! The commands, one per file.
 
+pub mod convert;
 pub mod extract;
 pub mod format;
 pub mod info;
@@ -10,3 +11,4 @@ pub mod plan;
 pub mod status;
 pub mod unload;
 pub mod verify;
+mod vmcore_args;

@@ -4,12 +4,14 @@ use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 use serde::Serialize;
 
+use super::Wanted;
 use super::dmesg::Log;
-use super::vmcore::Written;
+use super::vmcore::Outcome;
 use crate::black_box::BlackBox;
+use crate::output::Written;
 use crate::partition::DumpPartition;
 use crate::payload;
-use crate::scan::{Lost, Scan, Trailer};
+use crate::scan::{ClassPart, Lost, Scan, Trailer};
 use crate::summary;
 use crate::text;
 
@@ -41,6 +43,8 @@ pub struct Metadata {
     pub complete: bool,
     /// Losses, in words.
     pub losses: Vec<String>,
+    /// The vmcore's name.
+    pub vmcore: &'static str,
     /// Bytes of the vmcore.
     pub vmcore_bytes: u64,
     /// Frames in the vmcore.
@@ -51,6 +55,16 @@ pub struct Metadata {
     pub missing_frames: u64,
     /// Where they are in memory; the first of them if there are very many.
     pub missing_ranges: Vec<(u64, u64)>,
+    /// The dump level, makedumpfile's bits.
+    pub level: u8,
+    /// Classes left out for want of room.
+    pub left_out: Vec<&'static str>,
+    /// Frames that are told to be filled with one byte.
+    pub filled_frames: u64,
+    /// How the chunks of pages are packed, and how many chunks are so.
+    pub codecs: Vec<(&'static str, u64)>,
+    /// What the dump holds, most valuable first.
+    pub classes: Vec<ClassPart>,
     /// Parts of the stream that are lost.
     pub lost: Vec<Lost>,
     /// Where dmesg.txt is from.
@@ -69,7 +83,13 @@ pub struct Metadata {
 
 impl Metadata {
     /// Collects it.
-    pub fn new(partition: &DumpPartition, scan: &Scan, core: &Written, log: &Log) -> Self {
+    pub fn new(
+        partition: &DumpPartition,
+        scan: &Scan,
+        wanted: Wanted,
+        core: &Outcome,
+        log: &Log,
+    ) -> Self {
         let header = &scan.header;
         let (ranges, _) = core.missing.phys_ranges(usize::MAX);
         let hash = scan.black_box.as_ref().and_then(|found| found.payload_hash);
@@ -86,8 +106,9 @@ impl Metadata {
             extracted: text::now(),
             complete: losses.is_empty(),
             losses,
-            vmcore_bytes: core.bytes,
-            frames: core.frames,
+            vmcore: wanted.file_name(),
+            vmcore_bytes: core.written.bytes,
+            frames: core.written.frames,
             unreadable_frames: scan.unreadable.count(),
             missing_frames: core.missing.count(),
             missing_ranges: ranges
@@ -95,6 +116,11 @@ impl Metadata {
                 .take(MAX_RANGES)
                 .map(|range| (range.start.0, range.end.0))
                 .collect(),
+            level: header.level,
+            left_out: header.left_out.iter().map(summary::class).collect(),
+            filled_frames: scan.filled.count(),
+            codecs: scan.codecs.clone(),
+            classes: scan.parts.clone(),
             lost: scan.lost.clone(),
             dmesg_origin: log.origin,
             crash_option: crash_option(&scan.notes),
@@ -121,7 +147,7 @@ fn crash_option(notes: &[u8]) -> Option<String> {
 }
 
 /// What is missing of a complete dump, in words.
-fn losses(scan: &Scan, core: &Written, log: &Log) -> Vec<String> {
+fn losses(scan: &Scan, core: &Outcome, log: &Log) -> Vec<String> {
     let mut losses = core.problems.clone();
     if let Some(epitaph) = summary::epitaph(&scan.header.epitaph) {
         losses.push(format!("the capture failed: {epitaph}"));
@@ -148,10 +174,17 @@ fn losses(scan: &Scan, core: &Written, log: &Log) -> Vec<String> {
             text::size(missing.saturating_mul(4096))
         ));
     }
-    if core.filled > 0 {
+    let Written {
+        invented, partial, ..
+    } = core.written;
+    if invented > 0 {
         losses.push(format!(
-            "{} unknown frames read as zero: there are more holes than ELF headers",
-            core.filled
+            "{invented} unknown frames read as zero: there are more holes than ELF headers"
+        ));
+    }
+    if partial > 0 {
+        losses.push(format!(
+            "{partial} frames are left out: other parts of their pages are missing"
         ));
     }
     if log.unreadable > 0 {

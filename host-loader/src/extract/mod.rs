@@ -1,8 +1,8 @@
-//! A dump becomes a folder: `vmcore`, `dmesg.txt`, `metadata.json`.
+//! A dump becomes a folder: the vmcore, `dmesg.txt`, `metadata.json`.
 //!
-//! The order is: scan (every checksum is checked), lay out, check the room, write into a
-//! temporary folder, flush, rename, flush the parent; only then may the slot be marked. Nothing
-//! that exists is touched. What is damaged is left out and told.
+//! The order is: scan (every checksum is checked), lay out, write into a temporary folder, flush,
+//! rename, flush the parent; only then may the slot be marked. Nothing that exists is touched.
+//! What is damaged is left out and told.
 
 pub mod dmesg;
 pub mod dump_memory;
@@ -10,13 +10,14 @@ pub mod metadata;
 pub mod vmcore;
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use kdraw_format::addr::PhysAddr;
 use kdraw_format::layout::SlotPlace;
-use kdraw_linux::core_elf::CoreElfError;
 
 use crate::error::Error;
+use crate::output::sink::{Flattened, SparseFile};
+use crate::output::{Format, Progress, WriteError};
 use crate::partition::DumpPartition;
 use crate::scan::Scan;
 use crate::text;
@@ -29,30 +30,35 @@ pub enum ExtractError {
     /// The result's folder is there already.
     #[error("{0} exists already; it is left alone. Move it away, or choose another -o")]
     Exists(PathBuf),
-    /// Not enough room.
-    #[error("{folder} has {have} of room, the vmcore needs {need}; choose another -o")]
-    Room {
-        /// Where it was to go.
-        folder: PathBuf,
-        /// Free there.
-        have: String,
-        /// Needed.
-        need: String,
-    },
     /// No chunk is whole.
     #[error("slot {0} has nothing that can be recovered; `kdraw verify` shows the damage")]
     Nothing(u32),
-    /// The partition gives other bytes than a moment ago.
-    #[error(
-        "the memory at {0} was whole in the dump and now is not: the device is failing; try again"
-    )]
-    Unstable(PhysAddr),
-    /// No header can be made.
+    /// The vmcore cannot be written.
     #[error(transparent)]
-    Core(#[from] CoreElfError),
+    Write(#[from] WriteError),
     /// I/O.
     #[error(transparent)]
     Other(#[from] Error),
+}
+
+/// How a dump is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The vmcore's layout.
+    pub format: Format,
+    /// Whether it is written as makedumpfile's flattened stream.
+    pub flattened: bool,
+}
+
+impl Wanted {
+    /// The name of the file in the dump's folder.
+    pub fn file_name(self) -> &'static str {
+        match (self.flattened, self.format) {
+            (true, _) => "vmcore.flat",
+            (false, Format::Raw) => "memory.raw",
+            (false, Format::Kdump(_) | Format::Elf) => "vmcore",
+        }
+    }
 }
 
 /// What came out.
@@ -72,7 +78,8 @@ pub fn extract(
     partition: &mut DumpPartition,
     slot: &SlotPlace,
     into: &Path,
-    progress: &mut dyn FnMut(&'static str, u64, u64),
+    wanted: Wanted,
+    progress: Progress<'_>,
 ) -> Result<Extracted, ExtractError> {
     let scan = Scan::of(partition, slot, &mut |at, total| {
         progress("checking", at, total);
@@ -88,21 +95,24 @@ pub fn extract(
         return Err(ExtractError::Exists(folder));
     }
     let partial = Partial::new(into.join(format!(".{name}.partial-{}", std::process::id())))?;
-    let vmcore_path = partial.path.join("vmcore");
-    let mut file = create(&vmcore_path)?;
-    let (core, log) = if partition.superblock.plain {
-        let core = vmcore::copy_plain(partition, &scan, &mut file, &vmcore_path, progress)?;
-        let log = dmesg::of_plain(partition, &scan);
-        (core, log)
+    let vmcore_path = partial.path.join(wanted.file_name());
+    let file = create(&vmcore_path)?;
+    let core = if wanted.flattened {
+        let out = BufWriter::with_capacity(1 << 20, &file);
+        let mut sink = Flattened::new(out, vmcore_path.clone());
+        vmcore::write(partition, &scan, wanted, &mut sink, progress)?
     } else {
-        let core = vmcore::write(partition, &scan, &mut file, &vmcore_path, progress)?;
-        let memory = DumpMemory::new(partition, &scan);
-        let log = dmesg::of(memory, &scan.notes, &scan);
-        (core, log)
+        let mut sink = SparseFile::new(&file, &vmcore_path);
+        vmcore::write(partition, &scan, wanted, &mut sink, progress)?
+    };
+    let log = if partition.superblock.plain {
+        dmesg::of_plain(partition, &scan)
+    } else {
+        dmesg::of(DumpMemory::new(partition, &scan), &scan.notes, &scan)
     };
     file.sync_all().map_err(Error::io("flush", &vmcore_path))?;
     write_new(&partial.path.join("dmesg.txt"), &log.text)?;
-    let metadata = Metadata::new(partition, &scan, &core, &log);
+    let metadata = Metadata::new(partition, &scan, wanted, &core, &log);
     let json = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
     write_new(&partial.path.join("metadata.json"), &json)?;
     sync_folder(&partial.path)?;
@@ -114,6 +124,30 @@ pub fn extract(
         sync_folder(parent)?;
     }
     Ok(Extracted { folder, metadata })
+}
+
+/// Writes the vmcore of the dump in `slot` to `out` as a flattened stream; nothing else comes of
+/// it. `name` is for messages.
+///
+/// # Errors
+/// [`ExtractError`].
+pub fn stream(
+    partition: &mut DumpPartition,
+    slot: &SlotPlace,
+    format: Format,
+    out: impl Write,
+    name: PathBuf,
+    progress: Progress<'_>,
+) -> Result<vmcore::Outcome, ExtractError> {
+    let scan = Scan::of(partition, slot, &mut |at, total| {
+        progress("checking", at, total);
+    });
+    let wanted = Wanted {
+        format,
+        flattened: true,
+    };
+    let mut sink = Flattened::new(out, name);
+    vmcore::write(partition, &scan, wanted, &mut sink, progress)
 }
 
 /// A folder that disappears again unless it is published.
@@ -171,7 +205,6 @@ fn create(path: &Path) -> Result<File, Error> {
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    use std::io::Write;
     let mut file = create(path)?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
@@ -182,20 +215,4 @@ fn sync_folder(path: &Path) -> Result<(), Error> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(Error::io("flush", path))
-}
-
-/// Checks that `need` bytes fit where `path` is.
-fn check_room(path: &Path, need: u64) -> Result<(), ExtractError> {
-    let Ok(found) = rustix::fs::statvfs(path) else {
-        return Ok(()); // a file system that does not say; writing will tell
-    };
-    let have = found.f_bavail.saturating_mul(found.f_frsize);
-    if have >= need {
-        return Ok(());
-    }
-    Err(ExtractError::Room {
-        folder: path.to_owned(),
-        have: text::size(have),
-        need: text::size(need),
-    })
 }

@@ -105,7 +105,8 @@ pub fn check_dump(
 fn extract(scenario: &Scenario, dist: &Dist, image: &Path, folder: &Path) -> Result<PathBuf> {
     run::create_dir(folder)?;
     let mut command = Command::new(&dist.kdraw);
-    command.arg("extract").arg(image).arg("-o").arg(folder);
+    command.args(["extract", "--format", "elf"]);
+    command.arg(image).arg("-o").arg(folder);
     kdraw(scenario, &mut command)?;
     find_file(folder, "vmcore")
 }

@@ -128,7 +128,7 @@ fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result
     run::create_dir(&folder)?;
     let mut command = Command::new(&dist.kdraw);
     command
-        .arg("extract")
+        .args(["extract", "--format", "elf"])
         .arg(&disk.path)
         .arg("-o")
         .arg(&folder);

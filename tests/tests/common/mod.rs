@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use kdraw::commands::format;
-use kdraw::core_file::CoreFile;
-use kdraw::extract::{ExtractError, Extracted, extract};
+use kdraw::extract::{ExtractError, Extracted, Wanted, extract};
+use kdraw::input::Vmcore;
+use kdraw::output::Format;
+use kdraw::output::kdump::Compression;
 use kdraw::partition::DumpPartition;
 use kdraw::source::{Access, Source};
 use kdraw::system::System;
@@ -25,14 +27,26 @@ pub fn open(path: &Path) -> DumpPartition {
     DumpPartition::open(&System::new("/"), path, None, Access::Mark).unwrap()
 }
 
-/// Extracts slot 0.
+/// Extracts slot 0 as `kdraw extract` does.
 pub fn extracted(partition: &mut DumpPartition, into: &Path) -> Result<Extracted, ExtractError> {
+    extracted_as(partition, into, Format::Kdump(Compression::Zlib))
+}
+
+/// Extracts slot 0 in a format.
+pub fn extracted_as(
+    partition: &mut DumpPartition,
+    into: &Path,
+    format: Format,
+) -> Result<Extracted, ExtractError> {
     let slot = partition.slot(0).unwrap();
-    extract(partition, &slot, into, &mut |_, _, _| {})
+    let wanted = Wanted {
+        format,
+        flattened: false,
+    };
+    extract(partition, &slot, into, wanted, &mut |_, _, _| {})
 }
 
 /// The vmcore that came out.
-pub fn vmcore(done: &Extracted) -> CoreFile<Source> {
-    let core = Source::open(&done.folder.join("vmcore"), Access::Read).unwrap();
-    CoreFile::open(core).unwrap()
+pub fn vmcore(done: &Extracted) -> Vmcore {
+    Vmcore::open(&done.folder.join("vmcore")).unwrap()
 }

@@ -1,0 +1,173 @@
+//! Writes vmcores: makes files of memory, notes, and a little beside them.
+//!
+//! [`Image`] is what there is to write, wherever it comes from; [`Format`] is how. Memory is read
+//! and compressed on all CPUs, written in the order of frames, and never held as a whole.
+
+pub mod elf;
+pub mod kdump;
+pub mod raw;
+pub mod sink;
+
+use kdraw_format::addr::{PhysAddr, PhysRange};
+use kdraw_linux::core_elf::CoreElfError;
+use kdraw_linux::layout::KernelLayout;
+use kdraw_linux::memory::{PhysMem, Unreadable};
+use kdraw_linux::translate::VirtMem;
+use kdraw_linux::uname::Uname;
+use kdraw_linux::vmcoreinfo::Vmcoreinfo;
+
+use crate::error::Error;
+use crate::frames::FrameSet;
+use crate::parallel;
+use sink::Sink;
+
+/// Bytes that are read at once.
+const BATCH: u64 = 1 << 20;
+
+/// What a vmcore is made of.
+pub struct Image<'a> {
+    /// The memory.
+    pub memory: &'a (dyn PhysMem + Sync),
+    /// The frames in it.
+    pub known: FrameSet,
+    /// The frames that the crashed kernel had.
+    pub ram: FrameSet,
+    /// ELF notes.
+    pub notes: Vec<u8>,
+    /// Whether something is missing that should be there.
+    pub incomplete: bool,
+    /// The dump level, makedumpfile's bits.
+    pub level: u8,
+    /// System, node, release, version, machine; empty where not known.
+    pub uname: [String; 5],
+    /// When it crashed, in seconds since 1970; 0 if not known.
+    pub crash_time: u64,
+}
+
+/// The layout of a vmcore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// kdump-compressed, see [`kdump`].
+    Kdump(kdump::Compression),
+    /// ELF, see [`elf`].
+    Elf,
+    /// Memory alone, see [`raw`].
+    Raw,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The file's length; what it takes on the disk may be less.
+    pub bytes: u64,
+    /// Frames in it.
+    pub frames: u64,
+    /// Frames in it that are not known and read as zero, because there were too many holes.
+    pub invented: u64,
+    /// Known frames that are not in it, because other frames of their page are not known.
+    pub partial: u64,
+}
+
+/// Why a vmcore cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Memory that was there when it was looked for is not any more.
+    #[error(
+        "memory at {0} was whole a moment ago and now is not: the device is failing; try again"
+    )]
+    Unstable(PhysAddr),
+    /// No header can be made.
+    #[error(transparent)]
+    Core(#[from] CoreElfError),
+    /// I/O.
+    #[error(transparent)]
+    Other(#[from] Error),
+}
+
+/// Hears what is done, how far it came, and how far it may go, in bytes.
+pub type Progress<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
+
+/// Writes a vmcore.
+///
+/// # Errors
+/// [`WriteError`].
+pub fn write(
+    image: &Image<'_>,
+    format: Format,
+    sink: &mut dyn Sink,
+    progress: Progress<'_>,
+) -> Result<Written, WriteError> {
+    match format {
+        Format::Kdump(compression) => kdump::write(image, compression, sink, progress),
+        Format::Elf => elf::write(image, sink, progress),
+        Format::Raw => raw::write(image, sink, progress),
+    }
+}
+
+impl Image<'_> {
+    /// VMCOREINFO, if there is one.
+    pub fn vmcoreinfo(&self) -> Option<Vmcoreinfo<'_>> {
+        Vmcoreinfo::from_notes(&self.notes)
+    }
+
+    /// Reads `uname` from the memory where it is not known yet.
+    pub fn find_uname(&mut self) {
+        let found = self.vmcoreinfo().and_then(|info| {
+            let kernel = KernelLayout::from_vmcoreinfo(&info).ok()?;
+            Uname::read(&VirtMem::new(self.memory, kernel), &info)
+        });
+        let release = self.vmcoreinfo().and_then(|info| info.key("OSRELEASE"));
+        let release = release.map(str::to_owned);
+        let known = match found {
+            Some(uname) => [
+                uname.sysname,
+                uname.nodename,
+                uname.release,
+                uname.version,
+                uname.machine,
+            ]
+            .map(|field| field.as_str().to_owned()),
+            None => {
+                let [mut system, node, mut name, version, mut machine] = <[String; 5]>::default();
+                if let Some(release) = release {
+                    (system, name) = ("Linux".to_owned(), release);
+                    "aarch64".clone_into(&mut machine);
+                }
+                [system, node, name, version, machine]
+            }
+        };
+        for (field, known) in self.uname.iter_mut().zip(known) {
+            if field.is_empty() {
+                *field = known;
+            }
+        }
+    }
+
+    /// Does `work` on every batch of the frames in `set` on all CPUs, and hands what came of it to
+    /// `take` in the order of frames.
+    fn for_batches<R: Send>(
+        &self,
+        set: &FrameSet,
+        work: impl Fn(&PhysRange, Vec<u8>) -> R + Sync,
+        mut take: impl FnMut(&PhysRange, R) -> Result<(), WriteError>,
+        progress: Progress<'_>,
+    ) -> Result<(), WriteError> {
+        let total = set.count().saturating_mul(kdraw_format::addr::FRAME_SIZE);
+        let mut done = 0u64;
+        parallel::in_order(
+            &set.batches(BATCH),
+            |batch| {
+                let mut bytes = vec![0; batch.len() as usize];
+                let read = self.memory.read(batch.start, &mut bytes);
+                (*batch, read.map(|()| work(batch, bytes)))
+            },
+            |(batch, result)| {
+                let result = result.map_err(|Unreadable { at }| WriteError::Unstable(at))?;
+                take(&batch, result)?;
+                done = done.saturating_add(batch.len());
+                progress("extracting", done, total);
+                Ok(())
+            },
+        )
+    }
+}
