@@ -1,8 +1,7 @@
 //! Compares a vmcore with the memory it claims to hold: the guest's RAM file.
 //!
 //! The crashed kernel's memory does not change between the panic and the reset, and the RAM file
-//! survives both; so every page of the vmcore has to be equal to the file, and every page of
-//! System RAM outside the crash region has to be in the vmcore.
+//! survives both; so every page of the vmcore has to be equal to the file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -225,32 +224,6 @@ impl Vmcore {
     }
 }
 
-/// Returns what of `wanted` lies neither in `covered` nor in `except`.
-pub fn missing(
-    wanted: &[Range<u64>],
-    covered: &[Range<u64>],
-    except: &Range<u64>,
-) -> Vec<Range<u64>> {
-    let covered = merged(covered.iter().cloned().chain([except.clone()]));
-    let mut missing = Vec::new();
-    for range in wanted {
-        let mut at = range.start;
-        for piece in covered
-            .iter()
-            .filter(|piece| piece.end > range.start && piece.start < range.end)
-        {
-            if piece.start > at {
-                missing.push(at..piece.start);
-            }
-            at = at.max(piece.end);
-        }
-        if at < range.end {
-            missing.push(at..range.end);
-        }
-    }
-    missing
-}
-
 /// Sorts ranges and joins those that touch.
 fn merged(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut ranges: Vec<_> = ranges.filter(|range| !range.is_empty()).collect();
@@ -295,32 +268,4 @@ fn number(bytes: &[u8], at: usize, size: usize) -> u64 {
         .iter()
         .rev()
         .fold(0, |value, byte| value << 8 | u64::from(*byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_ranges() {
-        type Pairs = &'static [(u64, u64)];
-        let ranges = |pairs: Pairs| {
-            pairs
-                .iter()
-                .map(|(start, end)| *start..*end)
-                .collect::<Vec<_>>()
-        };
-        // (wanted, covered, except, missing)
-        let rows: [(Pairs, Pairs, Range<u64>, Pairs); 5] = [
-            (&[(0, 10)], &[(0, 4), (6, 10)], 4..6, &[]),
-            (&[(0, 10)], &[(0, 4), (6, 10)], 0..0, &[(4, 6)]),
-            (&[(0, 10)], &[(5, 7), (2, 6)], 0..0, &[(0, 2), (7, 10)]),
-            (&[(0, 10), (20, 30)], &[(0, 30)], 0..0, &[]),
-            (&[(0, 10)], &[], 0..0, &[(0, 10)]),
-        ];
-        for (wanted, covered, except, expected) in rows {
-            let found = missing(&ranges(wanted), &ranges(covered), &except);
-            assert_eq!(found, ranges(expected), "{wanted:?}");
-        }
-    }
 }

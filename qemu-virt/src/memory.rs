@@ -16,6 +16,7 @@ use kdraw_linux::memory::{PhysMem, Unreadable};
 use kdraw_linux::translate::VirtMem;
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
+use crate::compare::Vmcore;
 use crate::qemu::RAM_BASE;
 use crate::scenario::boot::Boot;
 
@@ -23,6 +24,9 @@ use crate::scenario::boot::Boot;
 pub const FIRST_FRAME: u64 = RAM_BASE / FRAME_SIZE;
 
 const ZERO: [u8; FRAME_SIZE as usize] = [0; _];
+
+/// Which pages a dump has; by page frame, from [`FIRST_FRAME`] on.
+pub type KeptPages = Vec<bool>;
 
 /// The crashed kernel's memory: System RAM without the crash region.
 pub struct Memory {
@@ -38,8 +42,6 @@ pub struct Memory {
 pub struct Pages {
     /// The class of each page; `None` for what is not the crashed kernel's.
     pub classes: Vec<Option<PageClass>>,
-    /// Whether it is zero from the first byte to the last.
-    pub zero: Vec<bool>,
     /// What the classifier could not be certain of.
     pub doubts: Doubts,
 }
@@ -87,32 +89,41 @@ impl Memory {
         let classifier = Classifier::new(&view, &info)?;
         let mut pages = Pages {
             classes: vec![None; self.frames],
-            zero: vec![false; self.frames],
             doubts: Doubts::default(),
         };
-        let mut bytes = [0; FRAME_SIZE as usize];
         for range in &self.ranges {
             let mut spans = classifier.spans(&view, *range);
             for span in &mut spans {
-                for pfn in span.first.0..span.first.0 + span.frames {
-                    let index = (pfn - FIRST_FRAME) as usize;
-                    pages.classes[index] = Some(span.class);
-                    self.read(PhysAddr(pfn * FRAME_SIZE), &mut bytes)?;
-                    pages.zero[index] = bytes == ZERO;
-                }
+                let first = (span.first.0 - FIRST_FRAME) as usize;
+                pages.classes[first..first + span.frames as usize].fill(Some(span.class));
             }
             pages.doubts.add(&spans.doubts());
         }
         Ok(pages)
     }
 
-    /// Writes an ELF vmcore of the pages for which `keep` is true.
-    pub fn write_vmcore(&self, path: &Path, keep: impl Fn(usize) -> bool) -> Result<()> {
+    /// Returns which pages of the memory a vmcore has.
+    pub fn pages_in(&self, vmcore: &Vmcore) -> KeptPages {
+        let mut kept = vec![false; self.frames];
+        for covered in vmcore.covered() {
+            for range in &self.ranges {
+                let first = covered.start.max(range.start.0) / FRAME_SIZE;
+                let end = covered.end.min(range.end.0).div_ceil(FRAME_SIZE);
+                for pfn in first..end {
+                    kept[(pfn - FIRST_FRAME) as usize] = true;
+                }
+            }
+        }
+        kept
+    }
+
+    /// Writes an ELF vmcore of the pages that are to be kept.
+    pub fn write_vmcore(&self, path: &Path, kept: &KeptPages) -> Result<()> {
         let (view, info) = self.view()?;
         let mut segments: Vec<PhysRange> = Vec::new();
         for range in &self.ranges {
             for pfn in range.start.pfn().0..range.end.pfn().0 {
-                if !keep((pfn - FIRST_FRAME) as usize) {
+                if !kept[(pfn - FIRST_FRAME) as usize] {
                     continue;
                 }
                 let (start, end) = (PhysAddr(pfn * FRAME_SIZE), PhysAddr((pfn + 1) * FRAME_SIZE));
@@ -156,11 +167,15 @@ impl PhysMem for Memory {
 }
 
 impl Pages {
-    /// Tells which pages a dump of `level` has if the classes are `classes`, its own or others.
-    pub fn kept(&self, classes: &[Option<PageClass>], level: DumpLevel) -> Vec<bool> {
-        let kept = |(class, zero): (&Option<PageClass>, &bool)| {
-            class.is_some_and(|class| !class.dropped_at(level)) && !(level.drops_zero() && *zero)
-        };
-        classes.iter().zip(&self.zero).map(kept).collect()
+    /// Tells which pages a dump of `level` has. Pages of zeros are in it at every level: kdraw
+    /// tells them by their runs, and level 1 changes nothing.
+    pub fn kept(&self, level: DumpLevel) -> KeptPages {
+        kept(&self.classes, level)
     }
+}
+
+/// Tells which pages of these classes a dump of `level` has.
+pub fn kept(classes: &[Option<PageClass>], level: DumpLevel) -> KeptPages {
+    let kept = |class: &Option<PageClass>| class.is_some_and(|class| !class.dropped_at(level));
+    classes.iter().map(kept).collect()
 }

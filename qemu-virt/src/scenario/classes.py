@@ -49,9 +49,9 @@ def flag(name):
     return 0 if bit is None else 1 << bit
 
 
-HEAD, LRU, PRIVATE, SWAPBACKED, SWAPCACHE, HWPOISON, SLAB = map(
-    flag,
-    ["PG_head", "PG_lru", "PG_private", "PG_swapbacked", "PG_swapcache", "PG_hwpoison", "PG_slab"],
+HEAD, LRU, PRIVATE, SWAPBACKED, SWAPCACHE, HWPOISON, SLAB, RESERVED = (
+    flag("PG_" + name)
+    for name in "head lru private swapbacked swapcache hwpoison slab reserved".split()
 )
 FLAGS, MAPPING, TYPE = offset("flags"), offset("mapping"), offset("page_type")
 LINK = offset("compound_head", "compound_info")
@@ -122,7 +122,7 @@ def classify(first, end, free, huge):
         elif flags[i] & LRU or flags[i] & SWAPBACKED and flags[i] & SWAPCACHE:
             name = "private cache" if flags[i] & PRIVATE else "cache"
         else:
-            name = "kernel"
+            name = "reserved" if flags[i] & RESERVED else "kernel"
         count = min(count, end - pfn)
         # Broken pages inside of a block are broken nevertheless.
         broken = [at for at in range(pfn, pfn + count) if flags[at - first] & HWPOISON]

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use kdraw_guest::pattern::{MARKERS, PAGE_SIZE};
+use kdraw_linux::classify::{DumpLevel, PageClass};
 
 use super::boot::Boot;
 use super::result::Outcome;
 use super::{Loader, Place, Scenario};
-use crate::compare::{self, Vmcore};
+use crate::compare::Vmcore;
 use crate::disk::{DUMP, Disk};
 use crate::dist::Dist;
+use crate::memory::{FIRST_FRAME, Memory};
 use crate::run;
 
 /// ELF note type of a CPU's registers (include/uapi/linux/elf.h).
@@ -175,20 +178,18 @@ fn check_vmcore(
             compared.pages, compared.mismatches, compared.first, compared.outside
         ),
     );
-    let missing = compare::missing(&boot.system_ram, &vmcore.covered(), &boot.crash_region);
-    let bytes: u64 = boot
-        .system_ram
-        .iter()
-        .map(|range| range.end - range.start)
-        .sum();
-    let detail = if missing.is_empty() {
-        format!("all {} MiB of System RAM but the crash region", bytes >> 20)
-    } else {
-        format!("missing {missing:x?}")
+    let level = match scenario.plain {
+        true => DumpLevel::ALL_PAGES,
+        false => DumpLevel::new(scenario.dump.level).context("no such dump level")?,
     };
-    outcome.check(&named("coverage"), missing.is_empty(), detail);
-    let wanted = kdraw_guest::pattern::MARKERS as usize;
+    let coverage = coverage(place, boot, vmcore, level);
+    outcome.check_result(&named("coverage"), coverage);
     let locked = vmcore.locked_markers(&boot.markers)?;
+    // They are pages of a process.
+    let wanted = match PageClass::User.dropped_at(level) {
+        true => 0,
+        false => MARKERS as usize,
+    };
     outcome.check(
         &named("locked-markers"),
         locked == wanted,
@@ -197,8 +198,8 @@ fn check_vmcore(
     let pipe = compared.pipe_markers;
     outcome.check(
         &named("pipe-markers"),
-        pipe == wanted,
-        format!("{pipe} of {wanted}"),
+        pipe == MARKERS as usize,
+        format!("{pipe} of {MARKERS}"),
     );
     let notes = vmcore.notes()?;
     let cpus = notes
@@ -217,6 +218,33 @@ fn check_vmcore(
         if info { "present" } else { "missing" },
     );
     Ok(())
+}
+
+/// Checks that a vmcore has the pages of a dump level: all of them, and no other ones.
+fn coverage(place: &Place, boot: &Boot, vmcore: &Vmcore, level: DumpLevel) -> Result<String> {
+    let memory = Memory::open(place.ram(), boot, vmcore.raw_notes()?)?;
+    let expected = memory.classify()?.kept(level);
+    let found = memory.pages_in(vmcore);
+    let only = |have: &[bool], lack: &[bool]| -> Vec<u64> {
+        let pages = (FIRST_FRAME..).zip(have.iter().zip(lack));
+        let pages = pages.filter(|(_, (have, lack))| **have && !**lack);
+        pages.map(|(pfn, _)| pfn).collect()
+    };
+    let (missing, more) = (only(&expected, &found), only(&found, &expected));
+    if let (Some(pfn), _) | (None, Some(pfn)) = (missing.first(), more.first()) {
+        bail!(
+            "at level {level} {} pages are missing and {} too many, page frame {pfn:#x} for one",
+            missing.len(),
+            more.len()
+        );
+    }
+    let pages = found.iter().filter(|found| **found).count();
+    let all: u64 = memory.ranges.iter().map(|range| range.len()).sum();
+    Ok(format!(
+        "all pages of level {level} and no other: {} of {} MiB",
+        (pages * PAGE_SIZE) >> 20,
+        all >> 20
+    ))
 }
 
 /// Checks that the extracted log is the one that the console showed, to its last line.

@@ -24,9 +24,9 @@ use super::boot::Boot;
 use super::result::Outcome;
 use super::{KernelChoice, Place, Scenario};
 use crate::compare::Vmcore;
-use crate::kdump_file::{self, Kept};
+use crate::kdump_file;
 use crate::material::{self, Suite};
-use crate::memory::{FIRST_FRAME, Memory, Pages};
+use crate::memory::{self, FIRST_FRAME, KeptPages, Memory, Pages};
 use crate::run;
 
 /// The dump levels that are compared.
@@ -37,7 +37,7 @@ const TOLERANCE: usize = 200;
 const CLASSES: &str = include_str!("classes.py");
 
 /// Flags of /proc/kpageflags by their bits (include/uapi/linux/kernel-page-flags.h, and
-/// `KPF_PRIVATE` of include/linux/kernel-page-flags.h).
+/// the others of include/linux/kernel-page-flags.h).
 mod kpf {
     pub const LRU: u64 = 1 << 5;
     pub const SLAB: u64 = 1 << 7;
@@ -48,11 +48,9 @@ mod kpf {
     pub const HUGE: u64 = 1 << 17;
     pub const HWPOISON: u64 = 1 << 19;
     pub const OFFLINE: u64 = 1 << 23;
+    pub const RESERVED: u64 = 1 << 32;
     pub const PRIVATE: u64 = 1 << 35;
 }
-
-/// Which pages a dump has, by page frame.
-type KeptPages = Vec<bool>;
 
 /// Makes the comparisons for the dump that was extracted to `vmcore`.
 pub fn check(
@@ -71,7 +69,7 @@ pub fn check(
     outcome.check("classes", true, census(&pages));
 
     let complete = place.file("complete.vmcore");
-    memory.write_vmcore(&complete, |_| true)?;
+    memory.write_vmcore(&complete, &vec![true; memory.frames])?;
     let vmlinux = material::debug_kernel(suite)?;
     let comparison = Comparison {
         place,
@@ -80,19 +78,7 @@ pub fn check(
         pages: &pages,
     };
     let level = DumpLevel::new(scenario.dump.level).context("level")?;
-    let expected = pages.kept(&pages.classes, level);
-    let dumped = comparison.dumped(&dump);
-    // The payload is to do just what the classifier does here.
-    let differs = expected.iter().zip(&dumped).filter(|(a, b)| a != b).count();
-    outcome.check(
-        "filter-payload",
-        differs == 0,
-        format!(
-            "the dump has {} pages at level {level}, {differs} other ones than it should",
-            count(&dumped)
-        ),
-    );
-
+    let dumped = memory.pages_in(&dump);
     if suite == Suite::Bookworm {
         for bits in LEVELS {
             let result = comparison.makedumpfile(bits, memory.frames, &dumped, level);
@@ -104,7 +90,7 @@ pub fn check(
         Ok(theirs) => {
             for bits in LEVELS {
                 let level = DumpLevel::new(bits).context("level")?;
-                let kept = pages.kept(&theirs, level);
+                let kept = memory::kept(&theirs, level);
                 let result = comparison.judge(&format!("drgn-{bits}"), level, &kept);
                 outcome.check_result(&format!("filter-drgn-{bits}"), result);
             }
@@ -143,9 +129,8 @@ impl Comparison<'_> {
                 .args([self.complete, &out])
                 .stdin(Stdio::null()),
         )?;
-        let kept = kdump_file::pages(&out, FIRST_FRAME, frames)?;
+        let kept = kdump_file::kept(&out, FIRST_FRAME, frames)?;
         std::fs::remove_file(&out)?;
-        let kept: KeptPages = kept.iter().map(|kept| *kept == Kept::Stored).collect();
         let told = self.judge(&format!("makedumpfile-{bits}"), level, &kept)?;
         if level != dump_level {
             return Ok(told);
@@ -156,7 +141,7 @@ impl Comparison<'_> {
 
     /// Compares the classifier at a level with what somebody else keeps.
     fn judge(&self, name: &str, level: DumpLevel, theirs: &KeptPages) -> Result<String> {
-        let ours = self.pages.kept(&self.pages.classes, level);
+        let ours = self.pages.kept(level);
         self.compare(name, &ours, theirs)
     }
 
@@ -198,12 +183,7 @@ impl Comparison<'_> {
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
         for (index, flags) in indexes.iter().zip(text.lines()) {
             let class = self.pages.classes[*index].map_or("no page", PageClass::name);
-            let zero = if self.pages.zero[*index] {
-                ", zero"
-            } else {
-                ""
-            };
-            *kinds.entry(format!("{class}{zero}, {flags}")).or_default() += 1;
+            *kinds.entry(format!("{class}, {flags}")).or_default() += 1;
         }
         let mut kinds: Vec<(usize, String)> = kinds
             .into_iter()
@@ -219,20 +199,6 @@ impl Comparison<'_> {
             format!("{}\n\n{list}", lines.join("\n")),
         )?;
         Ok(lines.into_iter().take(3).collect::<Vec<_>>().join("; "))
-    }
-
-    /// Returns which pages the dump has.
-    fn dumped(&self, dump: &Vmcore) -> KeptPages {
-        let mut kept = vec![false; self.pages.classes.len()];
-        for range in dump.covered() {
-            for pfn in range.start / FRAME_SIZE..range.end.div_ceil(FRAME_SIZE) {
-                let index = pfn.checked_sub(FIRST_FRAME).map(|index| index as usize);
-                if let Some(index) = index.filter(|index| *index < kept.len()) {
-                    kept[index] = self.pages.classes[index].is_some();
-                }
-            }
-        }
-        kept
     }
 }
 
@@ -250,13 +216,12 @@ fn census(pages: &Pages) -> String {
         .iter()
         .map(|(class, count)| format!("{} {count}", class.name()))
         .collect();
-    let zero = pages.zero.iter().filter(|zero| **zero).count();
     let doubts = pages.doubts.by_reason();
     let doubts = doubts.iter().filter(|(_, count)| *count > 0);
     let doubts: Vec<String> = doubts
         .map(|(why, count)| format!("{why}: {count}"))
         .collect();
-    format!("{}; zero {zero}; doubts: {doubts:?}", counts.join(", "))
+    format!("{}; doubts: {doubts:?}", counts.join(", "))
 }
 
 /// Runs `classes.py`.
@@ -361,6 +326,8 @@ fn class_of(flags: u64) -> PageClass {
             true => PageClass::CachePrivate,
             false => PageClass::Cache,
         }
+    } else if any(kpf::RESERVED) {
+        PageClass::Reserved
     } else {
         PageClass::Kernel
     }
