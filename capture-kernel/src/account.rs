@@ -14,6 +14,8 @@ use kdraw_linux::translate::VirtMem;
 use kdraw_linux::uname::Uname;
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
+use kdraw_pipeline::worth::Judge;
+
 use crate::entry::EntryState;
 use crate::evidence::Evidence;
 use crate::trust::Trusted;
@@ -85,17 +87,21 @@ impl<'a> Account<'a> {
         )
     }
 
-    /// How its pages are told apart, and where their struct pages are seen.
+    /// How its pages are told apart.
     ///
     /// # Errors
     /// Why they cannot be.
-    pub fn classifier(&self) -> Result<(Classifier, &VirtMem<&'a Evidence>), Untold> {
+    pub fn judge(&self) -> Result<Judge<'_, &'a Evidence>, Untold> {
         let (virt, info) = self
             .virt
             .as_ref()
             .zip(self.info.as_ref())
             .ok_or(Untold::NoKernel)?;
-        Ok((Classifier::new(virt, info)?, virt))
+        Ok(Judge {
+            classifier: Classifier::new(virt, info)?,
+            virt,
+            info,
+        })
     }
 
     /// Why it died.

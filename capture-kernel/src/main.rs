@@ -173,7 +173,7 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         header: dump.header().clone(),
     });
     let deadline = budget(trusted.plan.budget_s);
-    let memory = pages::Memory::carve(&mut arena);
+    let memory = pages::Memory::carve(&mut arena, evidence);
     let start_cpus = || smp::start(&machine, entry, workers, &mut arena);
     let pages = Pages {
         evidence,

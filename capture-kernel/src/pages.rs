@@ -12,11 +12,12 @@ use kdraw_pipeline::assembly::{Assembly, Recipe};
 use kdraw_pipeline::dump::{Dump, PagesEnded};
 use kdraw_pipeline::fit;
 use kdraw_pipeline::lz4::Table;
+use kdraw_pipeline::marks::Marks;
 use kdraw_pipeline::partition::TargetError;
 use kdraw_pipeline::plain::{Core, Kernel};
 use kdraw_pipeline::ports::{Crew as _, Deadline};
 use kdraw_pipeline::task::{Scratch, Task};
-use kdraw_pipeline::worth::{self, Census, Found, Judge};
+use kdraw_pipeline::worth::{self, Census, Found};
 
 use crate::Phases;
 use crate::account::Account;
@@ -44,13 +45,16 @@ pub struct Written {
 #[derive(Debug)]
 pub struct Memory {
     raw: Option<&'static mut [u8]>,
+    marks: Option<&'static mut [u8]>,
 }
 
 impl Memory {
     /// Carves it.
-    pub fn carve(arena: &mut Arena) -> Self {
+    pub fn carve(arena: &mut Arena, evidence: &Evidence) -> Self {
+        let ranges: heapless::Vec<_, MAX_RANGES> = evidence.ranges().collect();
         Self {
             raw: arena.bytes(CHUNK_RAW as usize),
+            marks: arena.bytes(Marks::len(&ranges)),
         }
     }
 }
@@ -101,9 +105,8 @@ impl Pages<'_> {
             });
         }
         let ranges: heapless::Vec<_, MAX_RANGES> = evidence.ranges().collect();
-        let judged = match account.classifier() {
-            Ok((classifier, virt)) => {
-                let judge = Judge { classifier, virt };
+        let judged = match account.judge() {
+            Ok(judge) => {
                 let census = Census::take(&judge, &ranges);
                 Some((judge, census))
             }
@@ -136,7 +139,8 @@ impl Pages<'_> {
             epitaph::header_is_now(assembly.leave_out(left_out)?);
         }
         let keep = wanted.without(left_out);
-        let found = pages.give(&mut assembly, keep)?;
+        let marks = memory.marks.and_then(|bytes| Marks::new(&ranges, bytes));
+        let found = pages.give(&mut assembly, keep, marks)?;
         let census = pages.judged.map(|(_, census)| census);
         Ok(Written {
             ended: assembly.finish()?,

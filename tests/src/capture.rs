@@ -186,7 +186,7 @@ impl Capture {
             ranges: &ranges(),
             judged: None,
         };
-        evidence.give(&mut assembly, ClassSet::default())?;
+        evidence.give(&mut assembly, ClassSet::default(), None)?;
         assembly.finish()
     }
 

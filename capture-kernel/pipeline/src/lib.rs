@@ -23,6 +23,7 @@ pub mod dump;
 pub mod fit;
 pub mod frames;
 pub mod lz4;
+pub mod marks;
 pub mod partition;
 pub mod plain;
 pub mod ports;

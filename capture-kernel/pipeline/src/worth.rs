@@ -1,37 +1,111 @@
 //! The order of worth: which pages go into a dump, and which of them first.
 //!
-//! Each step is one pass over the struct pages of the evidence, which takes the pages of one class:
+//! Each step is one pass over the struct pages of the evidence, which takes the pages that are of
+//! its kinds and, for the kernel's own, lie in its areas or outside of them:
 //!
 //! | step | class | pages |
 //! |--|--|--|
-//! | 1 | [`Class::KernelData`] | slab |
-//! | 2 | [`Class::Kernel`] | set aside at boot: image, per-CPU areas |
-//! | 3 | [`Class::Kernel`] | other kernel pages |
-//! | 4–7 | [`Class::CachePrivate`] … [`Class::Free`] | what the dump level keeps of them |
+//! | 1 | [`Class::KernelCore`] | page tables of the kernel; the image's data and the start of its rodata (`linux_banner`) |
+//! | 2 | [`Class::KernelData`] | set aside at boot, but for image and memmap: per-CPU areas, nodes |
+//! | 3 | [`Class::KernelData`] | slab; what vmalloc maps, stacks foremost; the modules' data |
+//! | 4 | [`Class::Kernel`] | the rest of the image; the memmap |
+//! | 5 | [`Class::Kernel`] | other kernel pages |
+//! | 6–9 | [`Class::CachePrivate`] … [`Class::Free`] | what the dump level keeps of them |
 //!
-//! Broken and offline pages are never read. If pages cannot be told apart, there is one step,
-//! [`Class::Unclassified`], of everything.
+//! What a page is, its struct page alone tells: one that the page tables show in an area of step 1
+//! and that is user memory by its struct page goes with user memory, and broken or offline pages
+//! are never read. One bit for each frame marks the areas of a step. Without memory for them,
+//! nothing lies in an area: there is no step 1, and step 4 comes with step 2. If pages cannot be
+//! told apart at all, there is one step, [`Class::Unclassified`], of everything.
 
-use kdraw_format::addr::{FRAME_SIZE, PhysRange};
+use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, PhysRange};
 use kdraw_format::chunk::{Class, ClassSet};
 use kdraw_linux::classify::{Classifier, Doubts, DumpLevel, PageClass};
+use kdraw_linux::kernel_map::{ImagePart, Leaves, PageTables, VirtRange, table_limit};
 use kdraw_linux::memory::PhysMem;
 use kdraw_linux::translate::VirtMem;
+use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
 use crate::assembly::Assembly;
+use crate::marks::Marks;
 use crate::partition::TargetError;
 use crate::task::Piece;
 
-/// The passes, in order.
-const STEPS: [PageClass; 7] = [
-    PageClass::Slab,
-    PageClass::Reserved,
-    PageClass::Kernel,
-    PageClass::CachePrivate,
-    PageClass::Cache,
-    PageClass::User,
-    PageClass::Free,
+/// Bytes at the start of rodata that crash reads before anything else: `linux_banner` is there.
+const RODATA_START: u64 = 256 << 10;
+
+/// Where pages lie, by the kernel's page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Area {
+    /// Page tables, the image's data, the start of its rodata.
+    Core,
+    /// The image.
+    Image,
+    /// The struct pages.
+    Memmap,
+    /// What vmalloc maps, and the modules' data.
+    Vmalloc,
+}
+
+/// Which pages a step takes.
+struct Step {
+    class: Class,
+    /// Areas that are marked for it.
+    marked: &'static [Area],
+    /// Areas whose marks are taken away again.
+    unmarked: &'static [Area],
+    /// What it takes: by its class, and by whether it is marked. Only the kernel's own pages can be.
+    takes: &'static [(PageClass, bool)],
+}
+
+use Area::{Core, Image, Memmap, Vmalloc};
+
+/// Each page belongs to exactly one step.
+const STEPS: [Step; 9] = [
+    Step {
+        class: Class::KernelCore,
+        marked: &[Core],
+        unmarked: &[],
+        takes: &[(PageClass::Kernel, true), (PageClass::Reserved, true)],
+    },
+    Step {
+        class: Class::KernelData,
+        marked: &[Core, Image, Memmap],
+        unmarked: &[],
+        takes: &[(PageClass::Reserved, false)],
+    },
+    Step {
+        class: Class::KernelData,
+        marked: &[Vmalloc],
+        unmarked: &[Core],
+        takes: &[(PageClass::Slab, false), (PageClass::Kernel, true)],
+    },
+    Step {
+        class: Class::Kernel,
+        marked: &[Image, Memmap],
+        unmarked: &[Core],
+        takes: &[(PageClass::Reserved, true)],
+    },
+    Step {
+        class: Class::Kernel,
+        marked: &[Core, Vmalloc],
+        unmarked: &[],
+        takes: &[(PageClass::Kernel, false)],
+    },
+    plain(Class::CachePrivate, &[(PageClass::CachePrivate, false)]),
+    plain(Class::Cache, &[(PageClass::Cache, false)]),
+    plain(Class::User, &[(PageClass::User, false)]),
+    plain(Class::Free, &[(PageClass::Free, false)]),
 ];
+
+const fn plain(class: Class, takes: &'static [(PageClass, bool)]) -> Step {
+    Step {
+        class,
+        marked: &[],
+        unmarked: &[],
+        takes,
+    }
+}
 
 /// How pages are told apart.
 #[derive(Debug)]
@@ -40,6 +114,69 @@ pub struct Judge<'a, M> {
     pub classifier: Classifier,
     /// Where those are.
     pub virt: &'a VirtMem<M>,
+    /// What the kernel says of itself.
+    pub info: &'a Vmcoreinfo<'a>,
+}
+
+impl<M: PhysMem> Judge<'_, M> {
+    /// Marks the pages of an area, or takes their marks away.
+    fn mark(&self, area: Area, marks: &mut Marks<'_>, marked: bool) {
+        let layout = self.virt.layout();
+        let page_size = 1u64.checked_shl(layout.page_shift).unwrap_or(FRAME_SIZE);
+        let limit = table_limit(layout, marks.bytes_of_evidence());
+        let leaves = |range| Leaves::new(self.virt, range, limit);
+        let image = || leaves(VirtRange::image(layout)).filter(|leaf| leaf.is_image(layout));
+        let mut set = |start, len| {
+            if let Some(range) = PhysRange::with_len(start, len) {
+                marks.set(range, marked);
+            }
+        };
+        match area {
+            Area::Core => {
+                let mut rodata = RODATA_START;
+                for leaf in image() {
+                    match leaf.part() {
+                        ImagePart::Data => set(leaf.mapping.pa, leaf.mapping.len),
+                        ImagePart::ReadOnly if rodata > 0 => {
+                            let len = leaf.mapping.len.min(rodata);
+                            rodata = rodata.saturating_sub(len);
+                            set(leaf.mapping.pa, len);
+                        }
+                        ImagePart::ReadOnly | ImagePart::Text => {}
+                    }
+                }
+                set(layout.root(), page_size);
+                PageTables::new(self.virt, limit).for_each(|table| set(table, page_size));
+            }
+            Area::Image => image().for_each(|leaf| set(leaf.mapping.pa, leaf.mapping.len)),
+            Area::Memmap => self
+                .numbered("VMEMMAP_START", "VMEMMAP_END")
+                .into_iter()
+                .flat_map(leaves)
+                .for_each(|leaf| set(leaf.mapping.pa, leaf.mapping.len)),
+            Area::Vmalloc => {
+                let modules = self.numbered("MODULES_VADDR", "MODULES_END").into_iter();
+                let data = modules
+                    .flat_map(leaves)
+                    .filter(|leaf| leaf.part() == ImagePart::Data);
+                let vmalloc = VirtRange::vmalloc(self.info).into_iter().flat_map(leaves);
+                vmalloc
+                    .chain(data)
+                    .filter(|leaf| !leaf.is_image(layout))
+                    .for_each(|leaf| set(leaf.mapping.pa, leaf.mapping.len));
+            }
+        }
+    }
+
+    /// The addresses between two numbers of VMCOREINFO, which kernels since 5.18 tell.
+    fn numbered(&self, first: &str, end: &str) -> Option<VirtRange> {
+        let number = |key| self.info.number(key).map(i64::cast_unsigned);
+        let (first, end) = (number(first)?, number(end)?);
+        (first < end).then_some(VirtRange {
+            first: KernelVirtAddr(first),
+            last: KernelVirtAddr(end.saturating_sub(1)),
+        })
+    }
 }
 
 /// How many frames of each class the evidence has.
@@ -120,6 +257,7 @@ impl<M: PhysMem> Evidence<'_, M> {
         &self,
         assembly: &mut Assembly<'_, '_, '_>,
         keep: ClassSet,
+        mut marks: Option<Marks<'_>>,
     ) -> Result<Found, TargetError> {
         let mut found = Found::default();
         let Some((judge, census)) = &self.judged else {
@@ -137,41 +275,81 @@ impl<M: PhysMem> Evidence<'_, M> {
             }
             return Ok(found);
         };
-        for step in STEPS {
-            let Some(class) = class_of(step) else {
+        for step in &STEPS {
+            if !keep.contains(step.class) {
                 continue;
-            };
-            let frames = census.frames(step);
-            found.add(class, frames);
-            if keep.contains(class) && frames > 0 {
-                self.pass(judge, assembly, step, class)?;
+            }
+            if let Some(marks) = &mut marks {
+                marks.clear();
+                step.marked
+                    .iter()
+                    .for_each(|area| judge.mark(*area, marks, true));
+                step.unmarked
+                    .iter()
+                    .for_each(|area| judge.mark(*area, marks, false));
+            }
+            let frames = self.step(judge, assembly, step, marks.as_ref())?;
+            found.add(step.class, frames);
+        }
+        // What was not reached, or not wanted, is there all the same.
+        let kernel = [PageClass::Kernel, PageClass::Reserved, PageClass::Slab];
+        let kernel = kernel.map(|class| census.frames(class));
+        let early = found
+            .frames(Class::KernelCore)
+            .saturating_add(found.frames(Class::KernelData));
+        found.set(
+            Class::Kernel,
+            kernel.into_iter().sum::<u64>().saturating_sub(early),
+        );
+        for class in [
+            PageClass::CachePrivate,
+            PageClass::Cache,
+            PageClass::User,
+            PageClass::Free,
+        ] {
+            if let Some(name) = class_of(class) {
+                found.set(name, census.frames(class));
             }
         }
         Ok(found)
     }
 
-    /// Gives the assembly all pages that are `wanted`, as `class`.
-    fn pass(
+    /// Gives the assembly all pages that `step` takes; returns how many.
+    fn step(
         &self,
         judge: &Judge<'_, M>,
         assembly: &mut Assembly<'_, '_, '_>,
-        wanted: PageClass,
-        class: Class,
-    ) -> Result<(), TargetError> {
+        step: &Step,
+        marks: Option<&Marks<'_>>,
+    ) -> Result<u64, TargetError> {
+        let mut given = 0u64;
         for range in self.ranges {
-            let spans = judge.classifier.spans(judge.virt, *range);
-            for span in spans.filter(|span| span.class == wanted) {
-                let piece = Piece {
-                    first: span.first,
-                    frames: span.frames,
-                    class,
-                };
-                if assembly.take(piece)?.is_break() {
-                    return Ok(());
+            for span in judge.classifier.spans(judge.virt, *range) {
+                if !step.takes.iter().any(|(class, _)| *class == span.class) {
+                    continue;
+                }
+                let marks =
+                    marks.filter(|_| matches!(span.class, PageClass::Kernel | PageClass::Reserved));
+                let parts = marks.map(|marks| marks.split(span.first, span.frames));
+                let whole = marks.is_none().then_some((span.first, span.frames, false));
+                for (first, frames, marked) in parts.into_iter().flatten().chain(whole) {
+                    if !step.takes.contains(&(span.class, marked)) {
+                        continue;
+                    }
+                    given = given.saturating_add(frames);
+                    let piece = Piece {
+                        first,
+                        frames,
+                        class: step.class,
+                    };
+                    if assembly.take(piece)?.is_break() {
+                        return Ok(given);
+                    }
                 }
             }
         }
-        assembly.end_step()
+        assembly.end_step()?;
+        Ok(given)
     }
 }
 
@@ -183,6 +361,12 @@ impl Found {
     fn add(&mut self, class: Class, frames: u64) {
         if let Some(count) = self.0.get_mut(class as usize) {
             *count = count.saturating_add(frames);
+        }
+    }
+
+    fn set(&mut self, class: Class, frames: u64) {
+        if let Some(count) = self.0.get_mut(class as usize) {
+            *count = frames;
         }
     }
 
