@@ -6,7 +6,7 @@
 
 use core::arch::asm;
 
-use kdraw_pipeline::lz4::Unaligned;
+use kdraw_pipeline::lz4::{COPY, Unaligned};
 
 /// Single instructions.
 #[derive(Clone, Copy, Debug)]
@@ -14,22 +14,27 @@ pub struct SingleAccess;
 
 impl Unaligned for SingleAccess {
     #[inline(always)]
-    fn load(bytes: &[u8; 8]) -> u64 {
+    fn load(bytes: &[u8], at: usize) -> Option<u64> {
+        if at > bytes.len().checked_sub(size_of::<u64>())? {
+            return None;
+        }
         let value;
-        // SAFETY: it reads the eight bytes behind a reference, and changes one register.
+        // SAFETY: the slice has eight bytes from `at` on, by the comparison above; it reads them
+        // and changes one register.
         unsafe {
             asm!(
-                "ldr {value}, [{from}]",
-                from = in(reg) bytes,
-                value = out(reg) value,
+                "ldr {value}, [{from}, {at}]",
+                from = in(reg) bytes.as_ptr(),
+                at = in(reg) at,
+                value = lateout(reg) value,
                 options(pure, readonly, nostack, preserves_flags),
             );
         }
-        value
+        Some(value)
     }
 
     #[inline(always)]
-    fn copy(from: &[u8; 32], to: &mut [u8; 32]) {
+    fn copy(from: &[u8; COPY], to: &mut [u8; COPY]) {
         // SAFETY: it reads 32 bytes behind one reference, writes those behind the other, and
         // changes two registers.
         unsafe {
@@ -44,4 +49,19 @@ impl Unaligned for SingleAccess {
             );
         }
     }
+
+    #[inline(always)]
+    fn hide(mut value: usize) -> usize {
+        // SAFETY: no instruction: it leaves memory and registers as they are.
+        unsafe {
+            asm!(
+                "/* {value} */",
+                value = inout(reg) value,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        value
+    }
 }
+
+const _: () = assert!(COPY == 32);
