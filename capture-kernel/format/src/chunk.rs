@@ -1,6 +1,7 @@
 //! Chunks: what a dump is made of, on a partition and on a wire.
 //!
-//! A chunk is a header, its runs, padding to 64 bytes, the stored data, padding to 4 KiB.
+//! A chunk is a header, its runs, padding to a multiple of 64 bytes, the stored data, padding to
+//! 4 KiB.
 //! Chunks follow each other without a gap. Each says whose it is (dump id), which it is
 //! (sequence), and where it stands (stream offset), so that a chunk of an older dump, or a
 //! copy of one that was caught in a captured page, is never taken for a part of this dump.
@@ -19,7 +20,7 @@
 //! | 32 | 16 | dump id |
 //! | 48 | 8 | sequence, from 0 |
 //! | 56 | 8 | stream offset of this chunk, bytes, a multiple of 4096 |
-//! | 64 | 4 | header length: bytes from the chunk's start to its data, a multiple of 64 |
+//! | 64 | 4 | header length: bytes from the chunk's start to its data, a multiple of 64, at most 4096 |
 //! | 68 | 4 | stored length: bytes of data as stored |
 //! | 72 | 4 | raw length: bytes of data after decoding |
 //! | 76 | 4 | number of runs |
@@ -316,11 +317,16 @@ pub struct ChunkHeader {
     pub chunk_len: u32,
 }
 
-/// Bytes from a chunk's start to its data if it has `runs` runs.
+/// Bytes from a chunk's start to its data, at the least, if it has `runs` runs.
 pub const fn data_offset(runs: usize) -> usize {
     HEADER
         .saturating_add(runs.saturating_mul(RUN))
         .next_multiple_of(HEADER_ALIGN)
+}
+
+/// Whether a chunk's data may begin there: behind the header, in the first block or at its end.
+const fn is_header_len(len: usize) -> bool {
+    HEADER <= len && len <= BLOCK && len.is_multiple_of(HEADER_ALIGN)
 }
 
 /// What the builder of a chunk decides; lengths and sums follow from the data.
@@ -360,16 +366,20 @@ impl Body {
     }
 }
 
-/// Pads and sums the data that stands at [`data_offset`] of `runs` in `buffer`: all of the
-/// sealing that can be done before it is known where in the stream the chunk will stand.
+/// Pads and sums the data that stands at `header_len` in `buffer`: all of the sealing that can be
+/// done before it is known where in the stream the chunk will stand.
 ///
 /// # Errors
-/// [`ChunkError::TooLarge`] if it does not fit `buffer` or [`MAX_CHUNK`].
-pub fn seal_body(buffer: &mut [u8], runs: usize, stored_len: usize) -> Result<Body, ChunkError> {
-    if runs > MAX_RUNS {
+/// [`ChunkError::TooLarge`] if it does not fit `buffer` or [`MAX_CHUNK`], or if `header_len` is no
+/// [`data_offset`] of any number of runs.
+pub fn seal_body(
+    buffer: &mut [u8],
+    header_len: usize,
+    stored_len: usize,
+) -> Result<Body, ChunkError> {
+    if !is_header_len(header_len) {
         return Err(ChunkError::TooLarge);
     }
-    let header_len = data_offset(runs);
     let chunk_len = header_len
         .checked_add(stored_len)
         .and_then(|end| end.checked_next_multiple_of(BLOCK))
@@ -395,7 +405,7 @@ pub fn seal_body(buffer: &mut [u8], runs: usize, stored_len: usize) -> Result<Bo
 /// # Errors
 /// [`ChunkError::TooLarge`] if it does not fit `buffer` or [`MAX_CHUNK`].
 pub fn seal(buffer: &mut [u8], spec: &ChunkSpec<'_>) -> Result<usize, ChunkError> {
-    let body = seal_body(buffer, spec.runs.len(), spec.stored_len)?;
+    let body = seal_body(buffer, data_offset(spec.runs.len()), spec.stored_len)?;
     seal_header(buffer, spec, &body)
 }
 
@@ -403,7 +413,7 @@ pub fn seal(buffer: &mut [u8], spec: &ChunkSpec<'_>) -> Result<usize, ChunkError
 /// the chunk's length.
 ///
 /// # Errors
-/// [`ChunkError::TooLarge`] if the body is not `spec`'s: other runs, another length.
+/// [`ChunkError::TooLarge`] if the body is not `spec`'s: no room for its runs, another length.
 pub fn seal_header(
     buffer: &mut [u8],
     spec: &ChunkSpec<'_>,
@@ -414,7 +424,7 @@ pub fn seal_header(
         chunk_len,
         ..
     } = *body;
-    if header_len != data_offset(spec.runs.len()) || body.stored_len != spec.stored_len {
+    if header_len < data_offset(spec.runs.len()) || body.stored_len != spec.stored_len {
         return Err(ChunkError::TooLarge);
     }
     let header = buffer.get_mut(..header_len).ok_or(ChunkError::TooLarge)?;
@@ -515,7 +525,8 @@ impl ChunkHeader {
             chunk_len,
         };
         let data_end = u64::from(header_len).saturating_add(u64::from(stored_len));
-        if runs as usize > MAX_RUNS || header_len as usize != data_offset(runs as usize) {
+        if !is_header_len(header_len as usize) || (header_len as usize) < data_offset(runs as usize)
+        {
             return Err(ChunkError::Nonsense("header length"));
         }
         if u64::from(chunk_len) != data_end.next_multiple_of(BLOCK as u64)

@@ -9,6 +9,7 @@ use kdraw_format::addr::{FRAME_SIZE, Pfn};
 use kdraw_format::chunk::{
     Body, ChunkError, Class, Codec, Content, MAX_RUNS, Run, data_offset, seal_body,
 };
+use kdraw_format::layout::BLOCK;
 use kdraw_format::working_memory::{CHUNK_RAW, CHUNK_STORED};
 use kdraw_linux::memory::PhysMem;
 
@@ -24,7 +25,8 @@ const WORTH_PACKING: usize = 16;
 
 // Even if every frame is a run of its own.
 const _: () = assert!(TASK_FRAMES <= MAX_RUNS);
-const _: () = assert!(data_offset(TASK_FRAMES) + TASK_FRAMES * FRAME <= CHUNK_STORED as usize);
+const _: () = assert!(BLOCK + TASK_FRAMES * FRAME <= CHUNK_STORED as usize);
+const _: () = assert!(data_offset(TASK_FRAMES) <= BLOCK);
 
 /// Consecutive frames of one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,21 +180,12 @@ impl Task {
     }
 }
 
-/// Makes a raw chunk: the frames are read to where they stay, unless one of them has no data.
+/// Makes a raw chunk: the frames are read to where they stay, behind a header of a whole block.
 fn store(order: &Order, bytes: &mut [u8], memory: &impl PhysMem) -> Result<Product, ChunkError> {
     let mut runs = Runs::new();
-    let start = data_offset(order.pieces.len());
-    let place = bytes.get_mut(start..).ok_or(ChunkError::TooLarge)?;
+    let place = bytes.get_mut(BLOCK..).ok_or(ChunkError::TooLarge)?;
     let len = gather(order, place, memory, &mut runs)?;
-    let data = data_offset(runs.len());
-    if data != start {
-        let end = data.saturating_add(len);
-        if bytes.len() < end {
-            return Err(ChunkError::TooLarge);
-        }
-        bytes.copy_within(start..start.saturating_add(len), data);
-    }
-    product(bytes, runs, Codec::Raw, len, len)
+    product(bytes, BLOCK, runs, Codec::Raw, len, len)
 }
 
 /// Makes a compressed chunk, or a raw one of what does not shrink.
@@ -205,8 +198,9 @@ fn pack<U: Unaligned>(
     let mut runs = Runs::new();
     let len = gather(order, scratch.raw, memory, &mut runs)?;
     let raw = scratch.raw.get(..len).ok_or(ChunkError::TooLarge)?;
+    let header_len = data_offset(runs.len());
     let place = bytes
-        .get_mut(data_offset(runs.len())..)
+        .get_mut(header_len..)
         .and_then(|place| place.get_mut(..len))
         .ok_or(ChunkError::TooLarge)?;
     let most = len.saturating_sub(len / WORTH_PACKING);
@@ -214,16 +208,17 @@ fn pack<U: Unaligned>(
         .get_mut(..most)
         .and_then(|place| lz4::compress::<U>(raw, place, scratch.table));
     match packed {
-        Some(packed) => product(bytes, runs, Codec::Lz4, packed, len),
+        Some(packed) => product(bytes, header_len, runs, Codec::Lz4, packed, len),
         None => {
             place.copy_from_slice(raw);
-            product(bytes, runs, Codec::Raw, len, len)
+            product(bytes, header_len, runs, Codec::Raw, len, len)
         }
     }
 }
 
 fn product(
     bytes: &mut [u8],
+    header_len: usize,
     runs: Runs,
     codec: Codec,
     stored_len: usize,
@@ -231,7 +226,7 @@ fn product(
 ) -> Result<Product, ChunkError> {
     let body = match raw_len {
         0 => None,
-        _ => Some(seal_body(bytes, runs.len(), stored_len)?),
+        _ => Some(seal_body(bytes, header_len, stored_len)?),
     };
     Ok(Product {
         runs,
@@ -252,26 +247,17 @@ fn gather(
 ) -> Result<usize, ChunkError> {
     let mut kept = 0usize;
     for piece in &order.pieces {
-        let len = (piece.frames as usize).saturating_mul(FRAME);
-        let rest = into.get_mut(kept..).ok_or(ChunkError::TooLarge)?;
-        let place = rest.get_mut(..len).ok_or(ChunkError::TooLarge)?;
-        let whole = read(memory, piece.first, place);
-        let mut from = kept;
         for pfn in (piece.first.0..).map(Pfn).take(piece.frames as usize) {
-            let end = from.saturating_add(FRAME);
-            let frame = into.get_mut(from..end).ok_or(ChunkError::TooLarge)?;
-            let content = if !whole && !read(memory, pfn, frame) {
+            let end = kept.saturating_add(FRAME);
+            let frame = into.get_mut(kept..end).ok_or(ChunkError::TooLarge)?;
+            let content = if !read(memory, pfn, frame) {
                 Content::Unreadable
             } else if let Some(byte) = filled_with(frame) {
                 Content::Filled(byte)
             } else {
-                if from != kept {
-                    into.copy_within(from..end, kept);
-                }
-                kept = kept.saturating_add(FRAME);
+                kept = end;
                 Content::Stored
             };
-            from = end;
             // There is room: no more runs than frames.
             append(
                 runs,
@@ -287,6 +273,6 @@ fn gather(
     Ok(kept)
 }
 
-fn read(memory: &impl PhysMem, first: Pfn, into: &mut [u8]) -> bool {
-    first.addr().is_some_and(|at| memory.read(at, into).is_ok())
+fn read(memory: &impl PhysMem, pfn: Pfn, into: &mut [u8]) -> bool {
+    pfn.addr().is_some_and(|at| memory.read(at, into).is_ok())
 }
