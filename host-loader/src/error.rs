@@ -18,6 +18,18 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The kernel does not tell what only some kernels tell.
+    #[error("cannot {action} {path}: {source}; it takes {needs}")]
+    NotTold {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+        /// The rights, and how the kernel must have been built.
+        needs: &'static str,
+    },
     /// A file of /proc or /sys does not hold what it should.
     #[error("{path} holds {found:?}, expected {expected}")]
     Content {
@@ -116,6 +128,21 @@ impl Error {
             action,
             path,
             source,
+        }
+    }
+
+    /// Wraps an I/O error with what was attempted on what, and what it takes.
+    pub fn not_told(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        needs: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::NotTold {
+            action,
+            path,
+            source,
+            needs,
         }
     }
 }

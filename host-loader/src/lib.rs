@@ -12,8 +12,8 @@
 //!
 //! - [`commands`]: one file per command, thin; everything below is what they share.
 //! - On the board: [`system`] and [`iomem`] read the running system, [`block`] and [`controller`]
-//!   find the target's disk, [`load`] checks and builds what is loaded, [`payload`] is what gets
-//!   loaded, [`sys`] the system call.
+//!   find the target's disk, [`live`] tries the filter on the running kernel, [`load`] checks and
+//!   builds what is loaded, [`payload`] is what gets loaded, [`sys`] the system call.
 //! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
 //!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it.
 //!
@@ -33,6 +33,7 @@ pub mod frames;
 pub mod input;
 pub mod iomem;
 pub mod kdump;
+pub mod live;
 pub mod load;
 pub mod output;
 pub mod parallel;

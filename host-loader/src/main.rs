@@ -25,6 +25,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Format(commands::format::Args),
+    Estimate(commands::estimate::Args),
     Load(commands::load::Args),
     Unload(commands::unload::Args),
     Status(commands::status::Args),
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let system = System::new(cli.sysroot);
     let outcome = match cli.command {
         Command::Format(args) => commands::format::run(&args, &system),
+        Command::Estimate(args) => commands::estimate::run(&args, &system),
         Command::Load(args) => commands::load::run(&args, &system),
         Command::Unload(args) => commands::unload::run(&args, &system),
         Command::Status(args) => commands::status::run(&args, &system),

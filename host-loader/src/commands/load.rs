@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::addr::PhysRange;
+use kdraw_linux::classify::DumpLevel;
 
 use crate::exit::Verdict;
+use crate::live::estimate::{self, Estimate, Proof, Request};
+use crate::live::outlook::{self, Outlook, Remembered, Slot};
 use crate::load::elfcorehdr;
 use crate::load::machine::Machine;
-use crate::load::options::DumpOptions;
+use crate::load::options::{DumpOptions, cpus_at_work};
 use crate::load::segments::{Loadable, MAX_TOTAL, Settings};
 use crate::load::state::Loaded;
 use crate::load::target::Target;
@@ -22,6 +25,11 @@ use crate::text;
 ///
 /// Checks first that it can work, and says why not. Needs root and a kernel booted with
 /// crashkernel=8M. Lasts until the next boot; load again after memory was hot-plugged.
+///
+/// Proves the filter on the running kernel, as `kdraw estimate` does. If the kernel disagrees, the
+/// dump will have level 0, which is every page. If it cannot be asked (no /proc/kcore or
+/// /proc/kpageflags, a kernel that is locked down), the level stays: the payload itself tries the
+/// filter on the dead kernel's own image, and dumps what it cannot tell apart.
 #[derive(clap::Args)]
 #[command(after_help = "Example: kdraw load --target /dev/mmcblk0p4")]
 pub struct Args {
@@ -57,18 +65,34 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let payload = Payload::get(args.payload.as_deref())?;
     let notes = elfcorehdr::notes(system)?;
     let dump = args.dump.on(&target.partition.superblock);
+    let estimate = Estimate::of(
+        system,
+        &machine.evidence,
+        &Request {
+            options: dump,
+            cpus: cpus_at_work(elfcorehdr::cpus(&notes), dump.cpus),
+            plain: target.partition.superblock.plain,
+        },
+    );
+    let outlook = estimate.map(|estimate| Outlook::new(estimate, Some(Slot::of(&target))));
+    let proof = match &outlook {
+        Ok(outlook) => outlook.estimate.proof.clone(),
+        Err(why) => Proof::not_possible(why),
+    };
+    let level = proof.level(dump.level);
     let settings = Settings {
         target: target.plan.clone(),
         seed: random::bytes()?,
         budget_s: args.budget,
         created: text::now(),
         hostname: system.hostname(),
-        level: dump.level,
+        level,
         codec: dump.compress.codec(),
         cpus: dump.cpus,
     };
     let loadable = Loadable::build(&machine, &payload, &notes, settings)?;
     print(&loadable, machine.crash_region);
+    print_outlook(outlook.as_ref().ok(), &proof, dump.level);
     warn_if_small(&loadable, machine.crash_region);
     warn_if_full(&mut target);
     if args.dry_run || !system.is_running() {
@@ -94,6 +118,11 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         region_start: machine.crash_region.start.0,
         region_end: machine.crash_region.end.0,
         total: loadable.total(),
+        outlook: Some(Remembered {
+            level: level.bits(),
+            dump_bytes: outlook.ok().map(|outlook| outlook.estimate.dump_bytes),
+            proof,
+        }),
     }
     .remember(system)?;
     println!(
@@ -135,6 +164,28 @@ fn print(loadable: &Loadable, region: PhysRange) {
     );
     if target.unchecked_table {
         println!("target       is a whole disk: no partition table tells the payload its bounds");
+    }
+}
+
+fn print_outlook(outlook: Option<&Outlook>, proof: &Proof, wanted: DumpLevel) {
+    if let Some(outlook) = outlook {
+        outlook.print();
+    } else {
+        println!("proof        {}", outlook::proof(proof));
+    }
+    let level = proof.level(wanted);
+    if level != wanted {
+        println!(
+            "warning: the filter is wrong about this kernel: level {wanted} would lose pages, so \
+             the dump will have level {level}. Please report this with the output of \
+             `kdraw estimate --json`"
+        );
+    } else if proof.verdict == estimate::Verdict::NotPossible && level != DumpLevel::ALL_PAGES {
+        println!(
+            "warning: nobody could be asked whether the filter is right about this kernel. The \
+             level stays {level}: the payload tries the filter on the kernel's own image, and \
+             keeps every page if that fails; --level all does not depend on it"
+        );
     }
 }
 

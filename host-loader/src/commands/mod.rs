@@ -1,6 +1,7 @@
 //! The commands, one per file.
 
 pub mod convert;
+pub mod estimate;
 pub mod extract;
 pub mod format;
 pub mod info;

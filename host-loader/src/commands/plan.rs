@@ -16,6 +16,9 @@ use crate::system::System;
 use crate::text;
 
 /// Write the plan to a file, for the stock `kexec -p` to load as initrd.
+///
+/// Does not try the filter on the running kernel, as `load` does; `kdraw estimate` tells whether
+/// --level can be trusted.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example: kdraw plan --target /dev/mmcblk0p4 -o plan.bin && \

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::exit::Verdict;
+use crate::live::outlook;
 use crate::load::machine::Machine;
 use crate::load::state::Loaded;
 use crate::load::target::Target;
@@ -158,6 +159,13 @@ impl Status {
                 text::size(loaded.total),
                 loaded.payload_hash
             );
+            if let Some(found) = &loaded.outlook {
+                let bytes = found.dump_bytes.map_or_else(String::new, |bytes| {
+                    format!(", about {} when it was loaded", text::size(bytes))
+                });
+                println!("level         {}{bytes}", outlook::level(found.level));
+                println!("proof         {}", outlook::proof(&found.proof));
+            }
         }
         if let Some(target) = &self.target {
             let slots = match (self.slots, self.free_slots) {

@@ -57,6 +57,11 @@ pub fn notes(system: &System) -> Result<Vec<NotePlace>, Error> {
     Ok(places)
 }
 
+/// How many CPUs `notes` come from: the last one is VMCOREINFO's.
+pub fn cpus(notes: &[NotePlace]) -> u64 {
+    (notes.len() as u64).saturating_sub(1).max(1)
+}
+
 fn hexadecimal(system: &System, file: &str, text: &str) -> Result<u64, Error> {
     let digits = text.trim().trim_start_matches("0x");
     u64::from_str_radix(digits, 16).map_err(|_| Error::Content {

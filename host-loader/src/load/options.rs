@@ -43,6 +43,14 @@ impl Compress {
     }
 }
 
+/// How many of `cpus` CPUs work where a plan says `limit`; 0 stands for all.
+pub fn cpus_at_work(cpus: u64, limit: u16) -> u64 {
+    match limit {
+        0 => cpus,
+        limit => cpus.min(limit.into()),
+    }
+}
+
 impl DumpOptions {
     /// What of this a partition can have: a plain one gets every page as it is.
     pub fn on(self, superblock: &Superblock) -> Self {

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::load::device_tree::{self, Chosen};
 use crate::load::elfcorehdr::{self, NotePlace};
 use crate::load::machine::Machine;
+use crate::load::options::cpus_at_work;
 use crate::payload::Payload;
 use crate::sys::Segment;
 
@@ -156,12 +157,7 @@ impl Loadable {
         });
         let ram = machine.evidence.iter().map(PhysRange::len);
         let ram = ram.fold(0, u64::saturating_add);
-        // The last note is VMCOREINFO's.
-        let cpus = (notes.len() as u64).saturating_sub(1).max(1);
-        let cpus = match plan.cpus {
-            0 => cpus,
-            limit => cpus.min(limit.into()),
-        };
+        let cpus = cpus_at_work(elfcorehdr::cpus(notes), plan.cpus);
         let work = WorkingMemory::new(machine.crash_region, &segments, ram, cpus);
         if work.room < work.need.least {
             return Err(Error::SmallRegion {

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::live::outlook::Remembered;
 use crate::system::System;
 
 const FILE: &str = "/run/kdraw/loaded.json";
 
 /// What was loaded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Loaded {
     /// The boot in which it was loaded.
     pub boot_id: String,
@@ -34,6 +35,9 @@ pub struct Loaded {
     pub region_end: u64,
     /// Bytes that all segments take.
     pub total: u64,
+    /// What a dump will be; unknown if an older kdraw loaded it.
+    #[serde(default)]
+    pub outlook: Option<Remembered>,
 }
 
 impl Loaded {
