@@ -183,6 +183,7 @@ fn scenario(args: &Args) -> Scenario {
         plain: false,
         loader: Loader::Kdraw,
         filter: false,
+        estimate: false,
         dump: DumpOptions::default(),
     }
 }

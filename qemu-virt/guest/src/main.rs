@@ -3,7 +3,8 @@
 //! Started by the harness's `/init` as the last thing of the first boot:
 //!
 //! ```text
-//! kdraw-guest fill=256 cache=/mnt/cache.bin tmpfs=/fill panic=sysrq cpu=0 [snapshot]
+//! kdraw-guest fill=256 cache=/mnt/cache.bin tmpfs=/fill panic=sysrq cpu=0 [snapshot] \
+//!     [estimate="--target /dev/vda4"]
 //! ```
 //!
 //! What the harness has to know afterwards is printed as lines that start with `guest: `.
@@ -12,6 +13,7 @@
 
 use std::os::unix::process::CommandExt;
 
+mod estimate;
 mod memory;
 mod snapshot;
 mod trigger;
@@ -69,6 +71,9 @@ fn crash(arguments: &[String]) -> Result<()> {
         cached >> 20
     );
     markers.print()?;
+    if let Ok(options) = value(arguments, "estimate") {
+        estimate::run(options)?;
+    }
     let snapshot = snapshot.map(snapshot::Snapshot::take).transpose()?;
     trigger::panic(panic, cpu)?;
 

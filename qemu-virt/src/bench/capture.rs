@@ -281,6 +281,7 @@ fn scenario(row: &Row) -> Scenario {
         plain: false,
         loader: Loader::Kdraw,
         filter: false,
+        estimate: false,
         dump: match row.tool {
             Tool::Kdraw(options) => options,
             Tool::Kdump(_) => DumpOptions::default(),

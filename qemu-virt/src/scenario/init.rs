@@ -71,10 +71,14 @@ pub fn fill_and_panic(scenario: &Scenario) -> String {
         true => (HUGE_PAGES, " snapshot"),
         false => ("", ""),
     };
+    let estimate = match scenario.estimate {
+        true => format!(" 'estimate=--target /dev/vda4 {}'", scenario.dump),
+        false => String::new(),
+    };
     format!(
         "mount -o ro,noload -t ext4 /dev/vda5 /mnt || fail mount\n\
          {huge_pages}\
-         kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}{snapshot}\n\
+         kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}{snapshot}{estimate}\n\
          fail panic\n",
         scenario.fill,
         scenario.panic.word(),

@@ -21,6 +21,8 @@ struct Variant {
     panic_cpu: u32,
     plain: bool,
     loader: Loader,
+    /// Compared with what `kdraw estimate` says just before.
+    estimate: bool,
     /// Also opened with drgn, crash and gdb.
     tools: bool,
     /// On these kernels, with `--full`, with Debian's arm64 build of crash besides.
@@ -42,6 +44,7 @@ const BASE: Variant = Variant {
     panic_cpu: 0,
     plain: false,
     loader: Loader::Kdraw,
+    estimate: false,
     tools: false,
     arm64_crash: &[],
     quick: &[],
@@ -49,6 +52,7 @@ const BASE: Variant = Variant {
 
 const VARIANTS: &[Variant] = &[
     Variant {
+        estimate: true,
         tools: true,
         arm64_crash: &[Suite::Bookworm],
         quick: &[Suite::Bookworm],
@@ -104,6 +108,7 @@ const VARIANTS: &[Variant] = &[
         disk: DiskBus::VirtioPci,
         panic_cpu: 1,
         plain: true,
+        estimate: true,
         tools: true,
         quick: &[Suite::Trixie],
         ..BASE
@@ -161,6 +166,7 @@ impl Variant {
             plain: self.plain,
             loader: self.loader,
             filter: false,
+            estimate: self.estimate,
             dump: DumpOptions::default(),
         }
     }

@@ -15,6 +15,7 @@ use crate::material::{self, Kernel, Suite};
 use crate::qemu::{DiskBus, Machine};
 
 pub mod boot;
+pub mod estimate;
 pub mod evidence;
 pub mod filter;
 pub mod init;
@@ -145,6 +146,9 @@ pub struct Scenario {
     /// Compare what is left out with makedumpfile, drgn and the kernel's own flags.
     #[arg(long)]
     pub filter: bool,
+    /// Ask `kdraw estimate` just before the panic, and compare with what the payload writes.
+    #[arg(long)]
+    pub estimate: bool,
     #[command(flatten)]
     pub dump: DumpOptions,
 }
@@ -298,6 +302,9 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
                 &mut outcome,
             )?;
         }
+    }
+    if scenario.estimate {
+        estimate::check(dist, &disk.path, &boot, &mut outcome);
     }
     if scenario.filter {
         let vmcore = place.file("vmcore");

@@ -479,6 +479,7 @@ fn scenario(case: &Case) -> Scenario {
         plain: false,
         loader: Loader::Kdraw,
         filter: false,
+        estimate: false,
         dump: DumpOptions::default(),
     }
 }
