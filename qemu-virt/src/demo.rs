@@ -4,7 +4,7 @@
 //! and boots again, and `kdraw` in the guest extracts the dump onto a file system. What a user
 //! could not do, the demo does on this machine: it compares the dump with the guest's memory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -155,7 +155,10 @@ pub fn main(args: &Args) -> Result<()> {
     };
     let copy = place.file("from-guest");
     run::create_dir(&copy)?;
-    outcome.check_result("same-in-guest", same_in_guest(&disk, &copy, &found.path));
+    outcome.check_result(
+        "same-in-guest",
+        same_in_guest(&disk, &dist, &copy, &found.elf),
+    );
     run::remove_dir(&copy)?;
     std::fs::remove_file(&before)?;
     outcome.print();
@@ -195,7 +198,7 @@ fn second_script() -> String {
         + "mount -t ext4 /dev/vda5 /mnt || fail mount\n\
            mkdir -p /mnt/dumps\n\
            must list kdraw list /dev/vda4\n\
-           step extract kdraw extract --format elf /dev/vda4 -o /mnt/dumps 2> /tmp/errors || {\n\
+           step extract kdraw extract /dev/vda4 -o /mnt/dumps 2> /tmp/errors || {\n\
                cat /tmp/errors\n\
                fail extract\n\
            }\n\
@@ -276,15 +279,18 @@ fn size_of(path: &Path) -> Result<String> {
     Ok(format!("{} KiB", bytes >> 10))
 }
 
-/// Gets the vmcore that the guest extracted from its file system, and compares it.
-fn same_in_guest(disk: &Disk, folder: &Path, ours: &Path) -> Result<String> {
+/// Gets the vmcore that the guest extracted from its file system, and compares it as ELF: how
+/// small pages get depends on the CPU.
+fn same_in_guest(disk: &Disk, dist: &Dist, folder: &Path, ours: &Path) -> Result<String> {
     let debugfs =
         run::find_program("debugfs").context("there is no debugfs; `cargo xtask setup`")?;
     let image = format!("{}?offset={}", disk.path.display(), disk.part(5).start);
     let request = format!("rdump /dumps {}", folder.display());
     run::quiet(Command::new(debugfs).args(["-R", &request, &image]))?;
     let theirs = evidence::find_file(folder, "vmcore")?;
-    run::quiet(Command::new("cmp").args([&theirs, &PathBuf::from(ours)]))?;
+    let elf = folder.join("vmcore.elf");
+    evidence::convert(dist, &["--format", "elf"], &theirs, &elf)?;
+    run::quiet(Command::new("cmp").args([elf.as_path(), ours]))?;
     Ok("the vmcore on the guest's file system is the one extracted here".into())
 }
 
@@ -321,7 +327,7 @@ fn summary(
             "dump",
             format!(
                 "{} MiB of memory, every page equal to the guest's RAM ({} pages)",
-                size("vmcore") >> 20,
+                size("pages_compared") >> 8,
                 size("pages_compared")
             ),
         ),

@@ -17,7 +17,7 @@ use crate::text;
 /// Convert a vmcore to another format.
 ///
 /// Reads kdump-compressed files (packed with zlib, LZO, Snappy or Zstandard), ELF cores, and
-/// flattened streams of both. Exit code 1 if something of the vmcore is missing.
+/// flattened streams of both. Exit code 1 if something of the vmcore is missing, before or after.
 #[derive(clap::Args)]
 #[command(after_help = "Example: kdraw convert vmcore vmcore.elf --format elf")]
 pub struct Args {
@@ -67,8 +67,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     };
     bar.finish_and_clear();
     tell(&vmcore, &written);
-    let lossless = vmcore.problems.is_empty() && written.invented == 0 && written.partial == 0;
-    Ok(Verdict::from_good(lossless))
+    let complete = !image.incomplete && written.invented == 0 && written.partial == 0;
+    Ok(Verdict::from_good(complete))
 }
 
 fn tell(vmcore: &Vmcore, written: &Written) {
@@ -80,6 +80,9 @@ fn tell(vmcore: &Vmcore, written: &Written) {
         text::size(vmcore.size()),
         text::size(written.bytes)
     );
+    if vmcore.is_incomplete() && vmcore.problems.is_empty() {
+        eprintln!("lost: the vmcore says of itself that something is missing");
+    }
     for problem in &vmcore.problems {
         eprintln!("lost: {problem}");
     }

@@ -36,6 +36,8 @@ pub fn check_disk(disk: &Disk, outcome: &mut Outcome) -> Result<()> {
 pub struct Found {
     /// The file.
     pub path: PathBuf,
+    /// The same as ELF, for gdb and for the comparison with the guest's memory.
+    pub elf: PathBuf,
     /// What tells its checks apart: nothing for the extracted one.
     pub suffix: &'static str,
 }
@@ -79,22 +81,31 @@ pub fn check_dump(
     );
     if let Ok(path) = extracted {
         std::fs::hard_link(&path, place.file("vmcore")).context("cannot link vmcore")?;
+        outcome.size("vmcore", std::fs::metadata(&path)?.len());
         outcome.check_result(
             "dmesg",
             check_dmesg(&path.with_file_name("dmesg.txt"), boot),
         );
-        found.push(Found { path, suffix: "" });
+        let elf = place.file("vmcore.elf");
+        let converted = convert(dist, &["--format", "elf"], &path, &elf);
+        outcome.check_result("convert", converted.map(|()| "to ELF".into()));
+        found.push(Found {
+            path,
+            elf,
+            suffix: "",
+        });
     }
     if scenario.plain {
         let path = place.file("vmcore.dd");
         outcome.check_result("dd", dd(image, disk, &path));
         found.push(Found {
+            elf: path.clone(),
             path,
             suffix: "-dd",
         });
     }
     for found in &found {
-        match Vmcore::open(&found.path) {
+        match Vmcore::open(&found.elf) {
             Ok(vmcore) => check_vmcore(scenario, place, boot, &vmcore, found.suffix, outcome)?,
             Err(error) => {
                 outcome.check(&format!("elf{}", found.suffix), false, format!("{error:#}"))
@@ -108,10 +119,16 @@ pub fn check_dump(
 fn extract(scenario: &Scenario, dist: &Dist, image: &Path, folder: &Path) -> Result<PathBuf> {
     run::create_dir(folder)?;
     let mut command = Command::new(&dist.kdraw);
-    command.args(["extract", "--format", "elf"]);
-    command.arg(image).arg("-o").arg(folder);
+    command.arg("extract").arg(image).arg("-o").arg(folder);
     kdraw(scenario, &mut command)?;
     find_file(folder, "vmcore")
+}
+
+/// Converts a complete vmcore.
+pub fn convert(dist: &Dist, options: &[&str], from: &Path, to: &Path) -> Result<()> {
+    let mut command = Command::new(&dist.kdraw);
+    command.arg("convert").args(options).args([from, to]);
+    run::quiet(&mut command)
 }
 
 /// Runs the tool. After a stock `kexec` on a kernel whose kallsyms lack `_text` it may say with
@@ -161,7 +178,7 @@ fn check_vmcore(
     outcome: &mut Outcome,
 ) -> Result<()> {
     let named = |name: &str| format!("{name}{suffix}");
-    outcome.size(&named("vmcore"), vmcore.size);
+    outcome.size(&named("vmcore_elf"), vmcore.size);
     let (kernel, loads) = vmcore.with_virtual_address();
     outcome.check(
         &named("addresses"),

@@ -293,21 +293,14 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
             &boot,
             &mut outcome,
         )? {
-            tools::check(
-                scenario,
-                place,
-                &vmcore.path,
-                vmcore.suffix,
-                readers,
-                &mut outcome,
-            )?;
+            tools::check(scenario, dist, place, &vmcore, readers, &mut outcome)?;
         }
     }
     if scenario.estimate {
         estimate::check(dist, &disk.path, &boot, &mut outcome);
     }
     if scenario.filter {
-        let vmcore = place.file("vmcore");
+        let vmcore = place.file("vmcore.elf");
         filter::check(scenario, place, &boot, &vmcore, &mut outcome)?;
     }
     disk.forget_copy()?;

@@ -78,7 +78,14 @@ impl Place {
 
     /// Removes what takes much room.
     pub fn drop_large_files(&self) -> Result<()> {
-        for name in ["dump.img", "before.img", "initramfs", "vmcore", "vmcore.dd"] {
+        for name in [
+            "dump.img",
+            "before.img",
+            "initramfs",
+            "vmcore",
+            "vmcore.elf",
+            "vmcore.dd",
+        ] {
             let _ = std::fs::remove_file(self.file(name));
         }
         run::remove_dir(&self.file("extracted"))

@@ -5,15 +5,17 @@
 //! Debian's own arm64 build, which an emulated CPU runs, takes minutes and so opens one dump only.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use super::evidence::{Found, convert};
 use super::result::Outcome;
 use super::{KernelChoice, Panic, Place, Scenario};
 use crate::compare::Vmcore;
+use crate::dist::Dist;
 use crate::material;
 use crate::run::{self, say};
 
@@ -50,16 +52,17 @@ print("crashed", crashed.tid)
 print(crashed.stack_trace())
 "#;
 
-/// Opens `vmcore` with every tool and checks what they print. `suffix` names the checks apart
-/// when several files of one scenario are opened.
+/// Opens a vmcore with every tool and checks what they print: gdb as ELF, the others as it is, and
+/// the extracted one in every other format too.
 pub fn check(
     scenario: &Scenario,
+    dist: &Dist,
     place: &Place,
-    vmcore: &Path,
-    suffix: &str,
+    found: &Found,
     readers: Readers,
     outcome: &mut Outcome,
 ) -> Result<()> {
+    let (vmcore, suffix) = (found.path.as_path(), found.suffix);
     if readers == Readers::None {
         return Ok(());
     }
@@ -67,61 +70,161 @@ pub fn check(
         bail!("the foreign readers need a Debian kernel, for its debug information");
     };
     let vmlinux = material::debug_kernel(suite)?;
-    let info = match vmcoreinfo(vmcore) {
+    let info = match vmcoreinfo(&found.elf) {
         Ok(info) => info,
         Err(error) => {
             outcome.check(&format!("tools{suffix}"), false, format!("{error:#}"));
             return Ok(());
         }
     };
-    let save =
-        |name: &str, text: &str| std::fs::write(place.file(&format!("{name}{suffix}.txt")), text);
+    let opener = Opener {
+        panic: scenario.panic,
+        place,
+        vmlinux: &vmlinux,
+        info: &info,
+    };
+    let named = |name: &str| format!("{name}{suffix}");
+    let drgn = opener.drgn(vmcore, &named("drgn"));
+    outcome.check_result(&named("drgn"), drgn);
+    let native = opener.crash_native(vmcore, &named("crash"));
+    outcome.check_result(&named("crash"), native);
+    if readers == Readers::All {
+        say("opening the dump with Debian's arm64 crash (some minutes)");
+        let started = Instant::now();
+        let emulated =
+            crash_arm64().and_then(|program| opener.crash(program, vmcore, &named("crash-arm64")));
+        let took = started.elapsed().as_secs();
+        let emulated = emulated.map(|seen| format!("{seen}; {took} s"));
+        outcome.check_result(&named("crash-arm64"), emulated);
+    }
+    let gdb = gdb(&found.elf, &vmlinux, &info).and_then(|text| {
+        std::fs::write(place.file(&named("gdb.txt")), &text)?;
+        expect(&text, &[&outcome.release])?;
+        Ok(format!("init_uts_ns.name.release is {:?}", outcome.release))
+    });
+    outcome.check_result(&named("gdb"), gdb);
+    if found.path != found.elf {
+        for format in &OTHER_FORMATS {
+            let result = opener.other_format(dist, format, found);
+            outcome.check_result(&named(&format!("format-{}", format.name)), result);
+        }
+    }
+    Ok(())
+}
 
-    let drgn = drgn(vmcore, &vmlinux).and_then(|text| {
-        save("drgn", &text)?;
-        let tasks = text
-            .lines()
-            .filter(|line| line.starts_with("task "))
-            .count();
-        expect(&text, frames(scenario.panic))?;
+/// A format that is not the default one.
+struct OtherFormat {
+    name: &'static str,
+    options: &'static [&'static str],
+    /// Whether the crash that is built here can read it: it has zlib only.
+    crash: bool,
+}
+
+impl OtherFormat {
+    /// Returns the file that a flattened stream is to make.
+    fn restored<'a>(&self, found: &'a Found) -> Option<&'a PathBuf> {
+        match self.name {
+            "flattened" => Some(&found.path),
+            "flattened-elf" => Some(&found.elf),
+            _ => None,
+        }
+    }
+}
+
+const OTHER_FORMATS: [OtherFormat; 5] = [
+    OtherFormat {
+        name: "zstd",
+        options: &["--compress", "zstd"],
+        crash: false,
+    },
+    OtherFormat {
+        name: "snappy",
+        options: &["--compress", "snappy"],
+        crash: false,
+    },
+    OtherFormat {
+        name: "none",
+        options: &["--compress", "none"],
+        crash: true,
+    },
+    OtherFormat {
+        name: "flattened",
+        options: &["--format", "flattened"],
+        crash: true,
+    },
+    OtherFormat {
+        name: "flattened-elf",
+        options: &["--format", "flattened-elf"],
+        crash: true,
+    },
+];
+
+/// What it takes to open a vmcore of a scenario.
+struct Opener<'a> {
+    panic: Panic,
+    place: &'a Place,
+    vmlinux: &'a Path,
+    info: &'a BTreeMap<String, String>,
+}
+
+impl Opener<'_> {
+    /// Opens a vmcore with drgn; `name` is that of the file for what it printed.
+    fn drgn(&self, vmcore: &Path, name: &str) -> Result<String> {
+        let text = drgn(vmcore, self.vmlinux)?;
+        std::fs::write(self.place.file(&format!("{name}.txt")), &text)?;
+        let tasks = text.lines().filter(|line| line.starts_with("task "));
+        let tasks = tasks.count();
+        expect(&text, frames(self.panic))?;
         if tasks < FEWEST_TASKS {
             bail!("{tasks} tasks, fewer than {FEWEST_TASKS}");
         }
         Ok(format!("{tasks} tasks, the panicking CPU's stack"))
-    });
-    outcome.check_result(&format!("drgn{suffix}"), drgn);
+    }
 
-    let check_crash = |name: &str, program: Command| {
-        let text = crash(program, vmcore, &vmlinux, &info)?;
-        save(name, &text)?;
-        expect(&text, frames(scenario.panic))?;
+    /// Opens a vmcore with crash, as [`Opener::drgn`] does.
+    fn crash(&self, program: Command, vmcore: &Path, name: &str) -> Result<String> {
+        let text = crash(program, vmcore, self.vmlinux, self.info)?;
+        std::fs::write(self.place.file(&format!("{name}.txt")), &text)?;
+        expect(&text, frames(self.panic))?;
         expect(&text, &["Starting crashdump kernel", "TOTAL MEM"])?;
         let tasks = text.lines().filter(|line| is_task(line)).count();
         if tasks < FEWEST_TASKS {
             bail!("{tasks} tasks, fewer than {FEWEST_TASKS}");
         }
-        let same = same_log(&text, &vmcore.with_file_name("dmesg.txt"), place)?;
+        let same = same_log(&text, &vmcore.with_file_name("dmesg.txt"), self.place)?;
         Ok(format!("bt, ps ({tasks} tasks), kmem -i; {same}"))
-    };
-    let native = material::crash_native().map(Command::new);
-    let native = native.and_then(|program| check_crash("crash", program));
-    outcome.check_result(&format!("crash{suffix}"), native);
-    if readers == Readers::All {
-        say("opening the dump with Debian's arm64 crash (some minutes)");
-        let started = Instant::now();
-        let emulated = crash_arm64().and_then(|program| check_crash("crash-arm64", program));
-        let took = started.elapsed().as_secs();
-        let emulated = emulated.map(|seen| format!("{seen}; {took} s"));
-        outcome.check_result(&format!("crash-arm64{suffix}"), emulated);
     }
 
-    let gdb = gdb(vmcore, &vmlinux, &info).and_then(|text| {
-        save("gdb", &text)?;
-        expect(&text, &[&outcome.release])?;
-        Ok(format!("init_uts_ns.name.release is {:?}", outcome.release))
-    });
-    outcome.check_result(&format!("gdb{suffix}"), gdb);
-    Ok(())
+    fn crash_native(&self, vmcore: &Path, name: &str) -> Result<String> {
+        self.crash(Command::new(material::crash_native()?), vmcore, name)
+    }
+
+    /// Converts a vmcore to another format, opens it, and converts that to ELF, which is to be
+    /// the same as the first one's.
+    fn other_format(&self, dist: &Dist, format: &OtherFormat, found: &Found) -> Result<String> {
+        let other = self.place.file(&format!("vmcore.{}", format.name));
+        let back = self.place.file("vmcore.back");
+        let name = |reader: &str| format!("{reader}-{}", format.name);
+        convert(dist, format.options, &found.path, &other)?;
+        let mut readers = format!("drgn: {}; ", self.drgn(&other, &name("drgn"))?);
+        if format.crash {
+            let seen = self.crash_native(&other, &name("crash"))?;
+            readers += &format!("crash: {seen}; ");
+        }
+        if let Some(same) = format.restored(found) {
+            restore(&other, &back)?;
+            run::quiet(Command::new("cmp").args([&back, same]))?;
+            std::fs::remove_file(&back)?;
+            readers += "makedumpfile -R: the same file; ";
+        }
+        convert(dist, &["--format", "elf"], &other, &back)?;
+        run::quiet(Command::new("cmp").args([&back, &found.elf]))?;
+        let size = std::fs::metadata(&other)?.len();
+        for file in [&other, &back] {
+            std::fs::remove_file(file)?;
+        }
+        Ok(format!("{readers}{size} bytes, the same as ELF"))
+    }
 }
 
 /// Returns functions that are on the stack of the panicking CPU.
@@ -169,6 +272,18 @@ fn crash(
     let output = run::output(command.args([vmlinux, vmcore]));
     std::fs::remove_file(&script)?;
     output
+}
+
+/// Makes the file of a flattened stream with makedumpfile.
+fn restore(stream: &Path, file: &Path) -> Result<()> {
+    let stream = std::fs::File::open(stream)?;
+    let mut command = Command::new(material::makedumpfile_native()?);
+    let output = command.arg("-R").arg(file).stdin(stream).output()?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed:\n{errors}", run::shown(&command));
+    }
+    Ok(())
 }
 
 /// Returns the command that starts Debian's arm64 crash with qemu-user.

@@ -128,7 +128,7 @@ fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result
     run::create_dir(&folder)?;
     let mut command = Command::new(&dist.kdraw);
     command
-        .args(["extract", "--format", "elf"])
+        .arg("extract")
         .arg(&disk.path)
         .arg("-o")
         .arg(&folder);
@@ -143,7 +143,18 @@ fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result
         );
     }
     evidence::check_dmesg(&evidence::find_file(&folder, "dmesg.txt")?, boot)?;
-    let vmcore = Vmcore::open(&evidence::find_file(&folder, "vmcore")?)?;
+    // The vmcore itself says that something is missing.
+    let elf = folder.join("vmcore.elf");
+    let mut command = Command::new(&dist.kdraw);
+    command.args(["convert", "--format", "elf"]);
+    command
+        .arg(evidence::find_file(&folder, "vmcore")?)
+        .arg(&elf);
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.code() != Some(1) {
+        bail!("`{}` ended with {}", run::shown(&command), output.status);
+    }
+    let vmcore = Vmcore::open(&elf)?;
     let compared = vmcore.compare(place.ram(), &boot.crash_region)?;
     if compared.pages == 0 || compared.mismatches != 0 || !compared.outside.is_empty() {
         bail!(
