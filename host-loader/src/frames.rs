@@ -121,21 +121,30 @@ impl FrameSet {
         pages
     }
 
-    /// Its ranges in bytes, in pieces of at most `most` bytes that begin at multiples of it or at
-    /// a range's start.
-    pub fn batches(&self, most: u64) -> Vec<PhysRange> {
+    /// Its ranges in bytes, in pieces that begin at multiples of `most` bytes or at a range's
+    /// start; consecutive pieces of at most `most` bytes in all are one batch.
+    pub fn batches(&self, most: u64) -> Vec<Vec<PhysRange>> {
         let frames = (most / FRAME_SIZE).max(1);
-        let mut batches = Vec::new();
+        let (mut batches, mut batch, mut room) = (Vec::new(), Vec::new(), frames);
         for &(first, end) in &self.ranges {
             let mut at = first;
             while at < end {
                 let next = at.saturating_add(1).next_multiple_of(frames).min(end);
-                batches.push(PhysRange {
+                let count = next.saturating_sub(at);
+                if count > room {
+                    batches.push(std::mem::take(&mut batch));
+                    room = frames;
+                }
+                room = room.saturating_sub(count);
+                batch.push(PhysRange {
                     start: PhysAddr(at.saturating_mul(FRAME_SIZE)),
                     end: PhysAddr(next.saturating_mul(FRAME_SIZE)),
                 });
                 at = next;
             }
+        }
+        if !batch.is_empty() {
+            batches.push(batch);
         }
         batches
     }
@@ -219,12 +228,20 @@ mod tests {
 
     #[test]
     fn batches_cover_everything_once() {
-        let batches = set(&[(3, 9), (20, 21)]).batches(4 * FRAME_SIZE);
-        let frames: Vec<_> = batches
+        let batches = set(&[(3, 9), (20, 21), (23, 24), (29, 31)]).batches(4 * FRAME_SIZE);
+        let frames = |range: &PhysRange| (range.start.0 / FRAME_SIZE, range.end.0 / FRAME_SIZE);
+        let frames: Vec<Vec<_>> = batches
             .iter()
-            .map(|batch| (batch.start.0 / FRAME_SIZE, batch.end.0 / FRAME_SIZE))
+            .map(|batch| batch.iter().map(frames).collect())
             .collect();
-        assert_eq!(frames, [(3, 4), (4, 8), (8, 9), (20, 21)]);
+        let expected: [&[_]; 4] = [
+            &[(3, 4)],
+            &[(4, 8)],
+            &[(8, 9), (20, 21), (23, 24)],
+            &[(29, 31)],
+        ];
+        assert_eq!(frames, expected);
+        assert!(set(&[]).batches(4 * FRAME_SIZE).is_empty());
     }
 
     #[test]

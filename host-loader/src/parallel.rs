@@ -9,13 +9,15 @@ pub fn threads() -> usize {
 }
 
 /// Does `work` on every item, on all CPUs, and hands the results to `take` in the order of the
-/// items; at most a few per CPU are held at once. The first error of `take` ends it.
+/// items; at most a few per CPU are held at once. `tools` makes what each CPU works with. The
+/// first error of `take` ends it.
 ///
 /// # Errors
 /// What `take` failed with.
-pub fn in_order<T, R, E>(
+pub fn in_order<T, S, R, E>(
     items: &[T],
-    work: impl Fn(&T) -> R + Sync,
+    tools: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &T) -> R + Sync,
     mut take: impl FnMut(R) -> Result<(), E>,
 ) -> Result<(), E>
 where
@@ -28,10 +30,11 @@ where
         let results: Vec<_> = (0..threads)
             .map(|first| {
                 let (send, receive) = sync_channel(2);
-                let work = &work;
+                let (tools, work) = (&tools, &work);
                 scope.spawn(move || {
+                    let mut tools = tools();
                     for item in items.iter().skip(first).step_by(threads) {
-                        if send.send(work(item)).is_err() {
+                        if send.send(work(&mut tools, item)).is_err() {
                             return; // nobody waits any more
                         }
                     }
@@ -61,7 +64,8 @@ mod tests {
         let mut taken = Vec::new();
         let done: Result<(), ()> = in_order(
             &items,
-            |item| item * 2,
+            || 2,
+            |factor, item| item * *factor,
             |result| {
                 taken.push(result);
                 Ok(())
@@ -71,10 +75,11 @@ mod tests {
         assert!(taken.iter().copied().eq((0..1000).map(|item| item * 2)));
         let stopped = in_order(
             &items,
-            |item| *item,
+            || (),
+            |(), item| *item,
             |result| if result == 7 { Err(result) } else { Ok(()) },
         );
         assert_eq!(stopped, Err(7));
-        assert_eq!(in_order(&[], |(): &()| (), Err), Ok(()));
+        assert_eq!(in_order(&[], || (), |(), (): &()| (), Err), Ok(()));
     }
 }

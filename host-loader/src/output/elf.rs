@@ -1,7 +1,7 @@
 //! An ELF core, sparse where memory is zero; frames that are not known are not in it. The layout
 //! is [`kdraw_linux::core_elf`]'s.
 
-use kdraw_format::addr::PhysRange;
+use kdraw_format::addr::{PhysAddr, PhysRange};
 use kdraw_linux::core_elf::CoreLayout;
 use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::translate::VirtMem;
@@ -33,19 +33,7 @@ pub fn write(
     layout.write_header(&image.notes, image.incomplete, &mut header)?;
     sink.put(0, &header)?;
     let places: Vec<_> = layout.segments().collect();
-    let mut end = layout.header_len();
-    image.for_batches(
-        &image.known,
-        |_, bytes| bytes,
-        |batch, bytes| {
-            let at = place(&places, batch);
-            fill_gap(sink, end, at)?;
-            sink.put_sparse(at, &bytes)?;
-            end = at.saturating_add(batch.len());
-            Ok(())
-        },
-        progress,
-    )?;
+    image.copy(sink, layout.header_len(), |at| place(&places, at), progress)?;
     sink.end(layout.file_len())?;
     Ok(Written {
         bytes: layout.file_len(),
@@ -55,27 +43,12 @@ pub fn write(
     })
 }
 
-/// Where a batch belongs in the file: in its segment. Batches never straddle segments, which are
-/// unions of ranges of known frames.
-fn place(places: &[(PhysRange, u64)], batch: &PhysRange) -> u64 {
-    let after = places.partition_point(|(segment, _)| segment.start <= batch.start);
+/// Where memory belongs in the file: in its segment. Ranges of known frames never straddle
+/// segments, which are unions of them.
+fn place(places: &[(PhysRange, u64)], memory: PhysAddr) -> u64 {
+    let after = places.partition_point(|(segment, _)| segment.start <= memory);
     let segment = places.get(..after).and_then(<[_]>::last);
     segment.map_or(0, |(segment, offset)| {
-        offset.saturating_add(batch.start.0.saturating_sub(segment.start.0))
+        offset.saturating_add(memory.0.saturating_sub(segment.start.0))
     })
-}
-
-/// Writes the zeros of frames that are in a segment without being known, where holes are nothing.
-pub(super) fn fill_gap(sink: &mut dyn Sink, from: u64, to: u64) -> Result<(), WriteError> {
-    if sink.is_sparse() {
-        return Ok(());
-    }
-    let zeros = vec![0; 1 << 20];
-    let mut at = from;
-    while at < to {
-        let len = to.saturating_sub(at).min(zeros.len() as u64);
-        sink.put(at, zeros.get(..len as usize).unwrap_or_default())?;
-        at = at.saturating_add(len);
-    }
-    Ok(())
 }

@@ -88,8 +88,7 @@ struct Packed {
     pages: Vec<(u32, u32)>,
 }
 
-fn pack(bytes: &[u8], page_size: usize, compression: Compression) -> Packed {
-    let mut packer = Packer::new(compression);
+fn pack(packer: &mut Packer, bytes: &[u8], page_size: usize, flag_packed: u32) -> Packed {
     // Snappy wants room for the worst case.
     let mut out = vec![0; snap::raw::max_compress_len(page_size)];
     let mut packed = Packed {
@@ -104,7 +103,7 @@ fn pack(bytes: &[u8], page_size: usize, compression: Compression) -> Packed {
         let small = packer
             .pack(page, &mut out)
             .and_then(|len| out.get(..len))
-            .map(|small| (small, compression.flag()));
+            .map(|small| (small, flag_packed));
         let (stored, flags) = small.unwrap_or((page, flag::RAW));
         packed.data.extend_from_slice(stored);
         packed.pages.push((stored.len() as u32, flags));
@@ -160,7 +159,8 @@ pub fn write(
     whole.tidy();
     image.for_batches(
         &whole,
-        |_, bytes| pack(&bytes, page_size as usize, compression),
+        || Packer::new(compression),
+        |packer, bytes| pack(packer, &bytes, page_size as usize, compression.flag()),
         |_, packed| {
             sink.put(data_at, &packed.data)?;
             for (size, flags) in packed.pages {

@@ -8,7 +8,7 @@ pub mod kdump;
 pub mod raw;
 pub mod sink;
 
-use kdraw_format::addr::{PhysAddr, PhysRange};
+use kdraw_format::addr::{FRAME_SIZE, PhysAddr, PhysRange};
 use kdraw_linux::core_elf::CoreElfError;
 use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::memory::{PhysMem, Unreadable};
@@ -21,7 +21,7 @@ use crate::frames::FrameSet;
 use crate::parallel;
 use sink::Sink;
 
-/// Bytes that are read at once.
+/// Bytes that are worked on at once.
 const BATCH: u64 = 1 << 20;
 
 /// What a vmcore is made of.
@@ -143,31 +143,95 @@ impl Image<'_> {
         }
     }
 
-    /// Does `work` on every batch of the frames in `set` on all CPUs, and hands what came of it to
-    /// `take` in the order of frames.
-    fn for_batches<R: Send>(
+    /// Does `work` on every batch of the frames in `set`, on all CPUs and each with `tools` of its
+    /// own, and hands what came of it to `take` in the order of frames.
+    fn for_batches<S, R: Send>(
         &self,
         set: &FrameSet,
-        work: impl Fn(&PhysRange, Vec<u8>) -> R + Sync,
-        mut take: impl FnMut(&PhysRange, R) -> Result<(), WriteError>,
+        tools: impl Fn() -> S + Sync,
+        work: impl Fn(&mut S, Vec<u8>) -> R + Sync,
+        mut take: impl FnMut(&[PhysRange], R) -> Result<(), WriteError>,
         progress: Progress<'_>,
     ) -> Result<(), WriteError> {
-        let total = set.count().saturating_mul(kdraw_format::addr::FRAME_SIZE);
+        let total = set.count().saturating_mul(FRAME_SIZE);
         let mut done = 0u64;
+        let batches = set.batches(BATCH);
+        let mut taken = batches.iter();
         parallel::in_order(
-            &set.batches(BATCH),
-            |batch| {
-                let mut bytes = vec![0; batch.len() as usize];
-                let read = self.memory.read(batch.start, &mut bytes);
-                (*batch, read.map(|()| work(batch, bytes)))
-            },
-            |(batch, result)| {
+            &batches,
+            tools,
+            |tools, batch| self.read(batch).map(|bytes| work(tools, bytes)),
+            |result| {
                 let result = result.map_err(|Unreadable { at }| WriteError::Unstable(at))?;
-                take(&batch, result)?;
-                done = done.saturating_add(batch.len());
+                let batch = taken.next().map(Vec::as_slice).unwrap_or_default();
+                take(batch, result)?;
+                done = batch
+                    .iter()
+                    .fold(done, |sum, range| sum.saturating_add(range.len()));
                 progress("extracting", done, total);
                 Ok(())
             },
         )
     }
+
+    /// Reads the ranges of a batch, one behind the other.
+    fn read(&self, batch: &[PhysRange]) -> Result<Vec<u8>, Unreadable> {
+        let len = batch.iter().map(PhysRange::len).sum::<u64>();
+        let mut bytes = vec![0; len as usize];
+        let mut rest = bytes.as_mut_slice();
+        for range in batch {
+            let (now, later) = rest
+                .split_at_mut_checked(range.len() as usize)
+                .unwrap_or_default();
+            self.memory.read(range.start, now)?;
+            rest = later;
+        }
+        Ok(bytes)
+    }
+
+    /// Writes all known frames as they are: those of an address to where `place` says.
+    fn copy(
+        &self,
+        sink: &mut dyn Sink,
+        mut end: u64,
+        place: impl Fn(PhysAddr) -> u64,
+        progress: Progress<'_>,
+    ) -> Result<u64, WriteError> {
+        self.for_batches(
+            &self.known,
+            || (),
+            |(), bytes| bytes,
+            |batch, bytes| {
+                let mut rest = bytes.as_slice();
+                for range in batch {
+                    let (now, later) = rest
+                        .split_at_checked(range.len() as usize)
+                        .unwrap_or_default();
+                    let at = place(range.start);
+                    fill_gap(sink, end, at)?;
+                    sink.put_sparse(at, now)?;
+                    end = at.saturating_add(range.len());
+                    rest = later;
+                }
+                Ok(())
+            },
+            progress,
+        )?;
+        Ok(end)
+    }
+}
+
+/// Writes the zeros between two offsets, where what is never written does not read as zeros.
+fn fill_gap(sink: &mut dyn Sink, from: u64, to: u64) -> Result<(), WriteError> {
+    if sink.is_sparse() {
+        return Ok(());
+    }
+    let zeros = vec![0; 1 << 20];
+    let mut at = from;
+    while at < to {
+        let len = to.saturating_sub(at).min(zeros.len() as u64);
+        sink.put(at, zeros.get(..len as usize).unwrap_or_default())?;
+        at = at.saturating_add(len);
+    }
+    Ok(())
 }

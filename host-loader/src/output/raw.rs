@@ -1,10 +1,9 @@
 //! Memory alone: byte 0 is the lowest address of RAM, what is not known is a hole.
 
-use kdraw_format::addr::FRAME_SIZE;
+use kdraw_format::addr::{FRAME_SIZE, PhysAddr};
 
-use super::elf::fill_gap;
 use super::sink::Sink;
-use super::{Image, Progress, WriteError, Written};
+use super::{Image, Progress, WriteError, Written, fill_gap};
 
 /// Writes it.
 ///
@@ -22,19 +21,8 @@ pub fn write(
     let base = base.saturating_mul(FRAME_SIZE);
     let end = ends.map(|(_, end)| *end).max().unwrap_or(0);
     let len = end.saturating_mul(FRAME_SIZE).saturating_sub(base);
-    let mut written = 0;
-    image.for_batches(
-        &image.known,
-        |_, bytes| bytes,
-        |batch, bytes| {
-            let at = batch.start.0.saturating_sub(base);
-            fill_gap(sink, written, at)?;
-            sink.put_sparse(at, &bytes)?;
-            written = at.saturating_add(batch.len());
-            Ok(())
-        },
-        progress,
-    )?;
+    let place = |memory: PhysAddr| memory.0.saturating_sub(base);
+    let written = image.copy(sink, 0, place, progress)?;
     fill_gap(sink, written, len)?;
     sink.end(len)?;
     Ok(Written {
