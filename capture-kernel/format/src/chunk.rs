@@ -139,11 +139,11 @@ pub enum Class {
     /// Not classified: treated as kernel memory.
     #[default]
     Unclassified = 0,
-    /// Kernel page tables and image data.
+    /// Page tables of the kernel, its image's data, the start of its rodata.
     KernelCore = 1,
-    /// Per-CPU areas, stacks, task structures, slab.
+    /// Set aside at boot (per-CPU areas), slab (task structures), mapped by vmalloc (stacks).
     KernelData = 2,
-    /// Other kernel pages.
+    /// The rest of the kernel's image, its struct pages, its other pages.
     Kernel = 3,
     /// Page cache with private data (buffer heads).
     CachePrivate = 4,

@@ -30,6 +30,16 @@
 //! payload log, index, trailer. Written strictly forward; each chunk is whole by itself; a
 //! reader needs nothing that comes after a chunk to use it. So any prefix is a dump.
 //!
+//! # Order of worth
+//!
+//! Pages come in the order of their [`chunk::Class`], so that a dump that ends early has what a
+//! debugger needs first: page tables and the kernel's data ([`chunk::Class::KernelCore`]) to find
+//! anything at all, then tasks and their stacks ([`chunk::Class::KernelData`]) for `ps` and `bt`.
+//! Inside a class they come by address, in the passes that `kdraw-pipeline`'s `worth` describes.
+//! Several CPUs make chunks: one may stand behind a few of less worth. What the dump level does
+//! not keep, or the slot has no room for, is missing from the end of that order
+//! ([`slot::SlotHeader::left_out`]).
+//!
 //! On a plain partition the pages are an ELF core outside the stream, written before the chunks
 //! that follow them; the stream has the core's checksums in their stead.
 

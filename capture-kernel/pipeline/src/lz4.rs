@@ -7,7 +7,7 @@
 //! The matcher is greedy, with one table of positions by the hash of five bytes, and steps that
 //! grow while nothing matches, as in the reference implementation's fast level. Unlike it, it
 //! looks for matches at every fourth byte only, and then backwards: memory is made of aligned
-//! words. That is half the work, for 4 % more bytes. Five bytes, because a word and the next
+//! words. That is two thirds of the work, for 5 % more bytes. Five bytes, since a word and the next
 //! one's low byte find what differs in low bytes only, which is how arrays of small numbers and of
 //! pointers look.
 //!
