@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kdraw_format::slot::Outcome;
 
 use super::instructions::{self, Count};
 use super::rows::{Measure, Row, Tool};
@@ -16,7 +17,7 @@ use crate::qemu::DiskBus;
 use crate::run;
 use crate::scenario::boot::{self, Boot};
 use crate::scenario::{
-    self, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, kdump,
+    self, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, kdump, unfinished,
 };
 
 /// Room for a dump beyond the size of RAM, in MiB.
@@ -151,7 +152,7 @@ impl Prepared<'_> {
         )?;
         let mut sample = Sample::new();
         match self.row.tool {
-            Tool::Kdraw(_) => self.by_kdraw(&boot, &mut sample)?,
+            Tool::Kdraw(options) => self.by_kdraw(options, &boot, &mut sample)?,
             Tool::Kdump(_) => by_kdump(&boot, &mut sample)?,
         }
         if let Some(counted) = count.counted {
@@ -168,7 +169,7 @@ impl Prepared<'_> {
     }
 
     /// Reads what kdraw left.
-    fn by_kdraw(&self, boot: &Boot, sample: &mut Sample) -> Result<()> {
+    fn by_kdraw(&self, asked: DumpOptions, boot: &Boot, sample: &mut Sample) -> Result<()> {
         let panic = boot.panic_line().context("the kernel did not panic")?;
         let payload = boot.payload();
         let (Some(first), Some(last)) = (payload.first(), payload.last()) else {
@@ -183,11 +184,19 @@ impl Prepared<'_> {
                 .arg(&self.disk.path),
         )?;
         let info: serde_json::Value = serde_json::from_str(&info)?;
-        let dump = &info["dumps"][0];
-        if dump["outcome"] != "complete" {
-            bail!("kdraw calls the dump {}", dump["outcome"]);
+        let header = unfinished::header(&self.disk)?;
+        if (header.outcome, header.level) != (Outcome::Complete, asked.level)
+            || !header.left_out.is_empty()
+        {
+            bail!(
+                "asked for level {}, got {:?} of level {} without {:?}",
+                asked.level,
+                header.outcome,
+                header.level,
+                header.left_out
+            );
         }
-        let elapsed = dump["elapsed_us"].as_f64().unwrap_or_default() / 1000.0;
+        let elapsed = header.elapsed_us as f64 / 1000.0;
         let (mut black_box, mut before) = (None, 0.0);
         let mut phase = |name: &str, end: f64| {
             sample.insert(format!("{}{name}", measure::PHASE), end - before);
@@ -196,7 +205,11 @@ impl Prepared<'_> {
                 black_box = Some(end);
             }
         };
-        for pair in dump["trailer"]["phases"].as_array().into_iter().flatten() {
+        for pair in info["dumps"][0]["trailer"]["phases"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             if let (Some(name), Some(end)) = (pair[0].as_str(), pair[1].as_f64()) {
                 phase(name, end / 1000.0);
             }
@@ -210,10 +223,7 @@ impl Prepared<'_> {
         // small.
         sample.insert(measure::FIRST_BYTE.into(), since(first.at) + black_box);
         sample.insert(measure::RESET.into(), since(boot.end));
-        sample.insert(
-            measure::BYTES.into(),
-            dump["bytes"].as_f64().unwrap_or_default(),
-        );
+        sample.insert(measure::BYTES.into(), header.stream_len as f64);
         sample.insert(measure::EVIDENCE.into(), evidence / (1 << 20) as f64);
         sample.insert(
             measure::RATE.into(),

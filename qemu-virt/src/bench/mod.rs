@@ -40,7 +40,7 @@ pub struct Args {
     /// Runs the core rows once only.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Also searches the smallest crash region in which kdump works.
+    /// Also tries the smallest crash region of kdump, and kdump on two CPUs.
     #[arg(long)]
     full: bool,
     /// Runs only rows whose name contains this text, or one of several (--list shows the names).

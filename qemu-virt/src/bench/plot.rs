@@ -65,6 +65,7 @@ pub fn svg(report: &Report) -> String {
             2,
         ),
     ];
+    panels.insert(2, ("Memory reserved, MiB", reserved(report), 0));
     panels.retain(|(_, bars, _)| !bars.is_empty());
     let mut body = String::new();
     let mut y = 8.0;
@@ -100,6 +101,37 @@ fn bars(rows: &[&RowReport], measure: &str, unit: f64, by_size: bool) -> Vec<Bar
         })
     };
     rows.iter().filter_map(bar).collect()
+}
+
+/// Takes what each tool reserves in the comparison, and the least with which it was seen to work.
+fn reserved(report: &Report) -> Vec<Bar> {
+    let mut bars: Vec<Bar> = Vec::new();
+    for ours in [true, false] {
+        let tool = if ours { "kdraw" } else { "kdump" };
+        let core = report.group(group::CORE).find(|row| row.kdraw == ours);
+        let working = report
+            .group(group::RESERVATION)
+            .filter(|row| row.kdraw == ours && row.works == Some(true));
+        let least = working.min_by(|left, right| mib(left).total_cmp(&mib(right)));
+        for (row, why) in [(core, "compared"), (least, "smallest")] {
+            bars.extend(row.and_then(|row| {
+                Some(Bar {
+                    name: format!("{tool}, {why}"),
+                    ours,
+                    value: Summary::of([mib(row)])?,
+                })
+            }));
+        }
+    }
+    bars
+}
+
+/// Returns what a row reserves, in MiB.
+fn mib(row: &RowReport) -> f64 {
+    row.reserved
+        .trim_end_matches('M')
+        .parse()
+        .unwrap_or(f64::NAN)
 }
 
 /// Draws a panel at `y`; returns where the next begins.

@@ -525,9 +525,9 @@ const ABOUT: &str = "\
 
 `cargo xtask bench` made this page; `bench.json` beside it holds every run. Numbers are medians with
 the least and the greatest in brackets. Host time under an emulator is not time on a board: compare
-within a row's group only. Instructions are exact.
+within a row's group only. MB are millions of bytes.
 
-![panic to reset, first durable byte, reserved memory, instructions](bench.svg)
+![The medians as bars](bench.svg)
 
 ## How it was measured
 
@@ -540,7 +540,8 @@ within a row's group only. Instructions are exact.
 - *First durable byte*: from the panic's line on the console to the black box behind a flush; for
   kdump to the start of its program, when nothing is written yet. *Reset*: to the end of QEMU.
 - *Instructions*: `-icount shift=0,sleep=off`, one CPU, from the first instruction of `panic()` (a
-  breakpoint) to the reset, by `query-replay`: idle time does not count.
+  breakpoint) to the reset, by `query-replay`: idle time does not count. The count is exact; what
+  varies is how often kdraw looks at the disk before the host is done, for it polls.
 - *GiB/s*: all memory of the crashed kernel over the time of dumping alone, kept or not.
 ";
 

@@ -176,7 +176,7 @@ fn slot(disk: &Disk) -> Result<SlotPlace> {
     superblock.slot(0).context("the partition has no slot")
 }
 
-fn header(disk: &Disk) -> Result<SlotHeader> {
+pub fn header(disk: &Disk) -> Result<SlotHeader> {
     let slot = slot(disk)?;
     let copy = |number| -> Result<_> {
         let mut block = [0; BLOCK];
