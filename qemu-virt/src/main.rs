@@ -12,6 +12,7 @@ mod deny;
 mod disk;
 mod dist;
 mod e2e;
+mod fuzz;
 mod guest_image;
 mod image;
 mod kdump_file;
@@ -43,6 +44,8 @@ enum Command {
     Test(test::Args),
     /// Runs one end-to-end scenario.
     E2e(Box<e2e::Args>),
+    /// Feeds what reads foreign bytes with bytes of all kinds, in search of a panic or a loop.
+    Fuzz(fuzz::Args),
     /// Measures kdraw and kdump side by side.
     Bench(bench::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         Command::Dist(args) => dist::main(&args),
         Command::Test(args) => test::main(&args),
         Command::E2e(args) => e2e::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
         Command::Bench(args) => bench::main(&args),
     }
 }

@@ -9,12 +9,13 @@ use anyhow::{Result, bail};
 use crate::dist::Dist;
 use crate::scenario::tools::Readers;
 use crate::scenario::{self, Place, matrix, refusals};
-use crate::{checks, deny, e2e, run, setup};
+use crate::{checks, deny, e2e, fuzz, run, setup};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Runs every scenario on every kernel, the refusals, and the foreign readers.
+    /// Runs every scenario on every kernel, the refusals, the foreign readers, and the fuzzer for
+    /// five minutes on each target.
     #[arg(long)]
     full: bool,
     /// Opens dumps with drgn, crash and gdb too (implied by --full).
@@ -48,7 +49,11 @@ struct Report {
 /// Runs the subcommand.
 pub fn main(args: &Args) -> Result<()> {
     if args.list {
-        for test in host_tests().into_iter().chain(guest_tests(args, None)) {
+        for test in host_tests()
+            .into_iter()
+            .chain(fuzz_tests(args))
+            .chain(guest_tests(args, None))
+        {
             println!("{}", test.name);
         }
         return Ok(());
@@ -64,7 +69,8 @@ pub fn main(args: &Args) -> Result<()> {
     };
     let mut reports = Vec::new();
     if args.dist.is_none() {
-        reports.extend(host_tests().into_iter().filter(wanted).map(play));
+        let tests = host_tests().into_iter().chain(fuzz_tests(args));
+        reports.extend(tests.filter(wanted).map(play));
     }
     let mut dist = None;
     let build = Test {
@@ -150,6 +156,18 @@ fn host_tests() -> Vec<Test<'static>> {
         work: Box::new(|| deny::check().map(|()| "cargo deny".into())),
     });
     tests
+}
+
+/// Returns the tests that fuzz.
+fn fuzz_tests(args: &Args) -> Vec<Test<'static>> {
+    if !args.full && args.only.is_none() {
+        return Vec::new();
+    }
+    let tests = fuzz::names().into_iter().map(|target| Test {
+        name: format!("fuzz {target}"),
+        work: Box::new(move || fuzz::play(&target, fuzz::FULL_SECONDS)),
+    });
+    tests.collect()
 }
 
 /// Checks the linked payload.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
+use kdraw_linux::classify::PageClass;
 use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::memory::{PhysMem, Unreadable};
 use kdraw_linux::translate::VirtMem;
@@ -615,6 +616,127 @@ impl Kernel {
             },
             Slab::Type(mapcount) => Page { mapcount, ..KERNEL },
         }
+    }
+
+    /// The first page that [`Self::populate`] uses: at 8 MiB.
+    pub fn base(&self) -> u64 {
+        (8 << 20) >> self.shape.0
+    }
+
+    /// Puts pages of each class behind the middle of RAM; returns what each page of RAM is.
+    pub fn populate(&mut self) -> Vec<PageClass> {
+        let kernel = self;
+        let base = kernel.base();
+        let flag = |name| kernel.flag(name);
+        let (lru, private, swapbacked) = (flag("lru"), flag("private"), flag("swapbacked"));
+        let (swapcache, hwpoison) = (flag("swapcache"), flag("hwpoison"));
+        let (offline, unaccepted) = (kernel.version.offline, kernel.version.unaccepted);
+        let reserved = IMAGE_LEN >> kernel.shape.0;
+        let mut expected: Vec<_> = (0..kernel.pages())
+            .map(|page| {
+                if page < reserved {
+                    PageClass::Reserved
+                } else {
+                    PageClass::Kernel
+                }
+            })
+            .collect();
+        let mut is = |at: u64, pages: u64, class| {
+            for page in &mut expected[(base + at) as usize..(base + at + pages) as usize] {
+                *page = class;
+            }
+        };
+        let page = |flags, mapping| Page {
+            flags,
+            mapping,
+            ..KERNEL
+        };
+
+        kernel.free(base, 4);
+        is(0, 16, PageClass::Free);
+        kernel.free(base + 16, 0);
+        is(16, 1, PageClass::Free);
+        for (at, single, class) in [
+            (18, page(lru | swapbacked, 0x1001), PageClass::User),
+            (19, page(lru, 0x1000), PageClass::Cache),
+            (20, page(lru | private, 0x1000), PageClass::CachePrivate),
+            (21, page(swapbacked | swapcache, 0), PageClass::Cache),
+            // Neither alone is a page of the swap cache.
+            (22, page(swapbacked, 0), PageClass::Kernel),
+            (23, page(swapcache, 0), PageClass::Kernel),
+            // Anonymous memory in the swap cache is the user's.
+            (
+                60,
+                page(swapbacked | swapcache | lru, 0x1001),
+                PageClass::User,
+            ),
+            (61, page(lru | hwpoison, 0x1000), PageClass::HwPoison),
+            (
+                62,
+                Page {
+                    mapcount: offline,
+                    ..KERNEL
+                },
+                PageClass::Offline,
+            ),
+            // Mapped by processes, as driver buffers are.
+            (
+                63,
+                Page {
+                    mapcount: 3,
+                    ..KERNEL
+                },
+                PageClass::Kernel,
+            ),
+        ] {
+            kernel.put(base + at, single);
+            is(at, 1, class);
+        }
+        // What lies over `mapping` in a slab page may be odd.
+        let slab = Page {
+            mapping: 0x1001,
+            ..kernel.slab()
+        };
+        kernel.compound(base + 24, 3, slab, false);
+        is(24, 8, PageClass::Slab);
+        kernel.put(base + 17, slab);
+        is(17, 1, PageClass::Slab);
+        kernel.compound(base + 32, 4, page(lru | swapbacked, 0x1001), false);
+        is(32, 16, PageClass::User);
+        kernel.compound(base + 48, 3, KERNEL, true);
+        is(48, 8, PageClass::User);
+        kernel.compound(base + 56, 2, page(lru, 0x1000), false);
+        is(56, 4, PageClass::Cache);
+        kernel.compound(base + 64, 1, KERNEL, false);
+        // Broken inside of a compound page, and inside of a free block.
+        kernel.compound(base + 72, 2, page(lru, 0x1000), false);
+        is(72, 4, PageClass::Cache);
+        let address = kernel.struct_pa(base + 74);
+        kernel.ram.put_u64(address, hwpoison);
+        is(74, 1, PageClass::HwPoison);
+        kernel.free(base + 80, 2);
+        is(80, 4, PageClass::Free);
+        let address = kernel.struct_pa(base + 83);
+        kernel.ram.put_u64(address, hwpoison);
+        is(83, 1, PageClass::HwPoison);
+        // A broken huge page is not read at all.
+        kernel.compound(base + 88, 3, page(hwpoison, 0), true);
+        is(88, 8, PageClass::HwPoison);
+        if let Some(mapcount) = unaccepted
+            && kernel.shape.0 == 12
+        {
+            kernel.free(base + 1024, 10);
+            kernel.put(
+                base + 1024,
+                Page {
+                    mapcount,
+                    refcount: 0,
+                    ..KERNEL
+                },
+            );
+            is(1024, 1024, PageClass::Free);
+        }
+        expected
     }
 
     /// The lines of the text by key, for tests that leave some out.

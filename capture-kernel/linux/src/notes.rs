@@ -74,6 +74,12 @@ impl NoteHeader {
             total,
         })
     }
+
+    /// The name in the note that begins with this header, without its NUL; `None` if it is cut.
+    fn name<'a>(&self, note: &'a [u8]) -> Option<&'a [u8]> {
+        let name = note.get(HEADER_LEN..)?.get(..self.name_len)?;
+        Some(name.strip_suffix(&[0]).unwrap_or(name))
+    }
 }
 
 fn padded(len: usize) -> Option<usize> {
@@ -95,11 +101,10 @@ impl<'a> NoteIter<'a> {
 
     fn take(&mut self) -> Option<Note<'a>> {
         let header = NoteHeader::parse(self.rest)?;
-        let name = self.rest.get(HEADER_LEN..)?.get(..header.name_len)?;
+        let name = header.name(self.rest)?;
         let desc = self.rest.get(header.desc_at..)?.get(..header.desc_len)?;
         // The last note's padding may be missing.
         self.rest = self.rest.get(header.total..).unwrap_or_default();
-        let name = name.strip_suffix(&[0]).unwrap_or(name);
         Some(Note {
             name,
             kind: header.kind,
@@ -322,7 +327,7 @@ impl<M: PhysMem> Merger<'_, M> {
 
     /// Copies the note at the start of `rest` if it is wanted.
     fn copy_note(&mut self, rest: PhysRange, vmcoreinfo: bool) -> Result<Step, Unreadable> {
-        let mut start = [0; HEADER_LEN + VMCOREINFO_NAME.len()];
+        let mut start = [0; HEADER_LEN + VMCOREINFO_NAME.len() + 1];
         let readable = usize::try_from(rest.len())
             .unwrap_or(usize::MAX)
             .min(start.len());
@@ -337,8 +342,7 @@ impl<M: PhysMem> Merger<'_, M> {
         let Some(next) = next.filter(|next| *next <= rest.end) else {
             return Ok(Step::Broken);
         };
-        let is_vmcoreinfo = start.get(HEADER_LEN..) == Some(VMCOREINFO_NAME)
-            && header.name_len == VMCOREINFO_NAME.len().saturating_add(1);
+        let is_vmcoreinfo = header.name(start) == Some(VMCOREINFO_NAME);
         if is_vmcoreinfo == vmcoreinfo {
             let room = self.out.get_mut(self.found.len..).unwrap_or_default();
             if let Some(into) = room.get_mut(..header.total) {

@@ -52,126 +52,6 @@ fn spans_of<M: PhysMem>(
     (pages, spans.doubts())
 }
 
-/// The first page that [`populate`] uses: at 8 MiB.
-fn base(kernel: &Kernel) -> u64 {
-    (8 << 20) >> kernel.shape.0
-}
-
-/// Puts pages of each class behind the middle of RAM; returns what each page of RAM is.
-fn populate(kernel: &mut Kernel) -> Vec<PageClass> {
-    let base = base(kernel);
-    let flag = |name| kernel.flag(name);
-    let (lru, private, swapbacked) = (flag("lru"), flag("private"), flag("swapbacked"));
-    let (swapcache, hwpoison) = (flag("swapcache"), flag("hwpoison"));
-    let (offline, unaccepted) = (kernel.version.offline, kernel.version.unaccepted);
-    let reserved = IMAGE_LEN >> kernel.shape.0;
-    let mut expected: Vec<_> = (0..kernel.pages())
-        .map(|page| {
-            if page < reserved {
-                PageClass::Reserved
-            } else {
-                PageClass::Kernel
-            }
-        })
-        .collect();
-    let mut is = |at: u64, pages: u64, class| {
-        for page in &mut expected[(base + at) as usize..(base + at + pages) as usize] {
-            *page = class;
-        }
-    };
-    let page = |flags, mapping| Page {
-        flags,
-        mapping,
-        ..KERNEL
-    };
-
-    kernel.free(base, 4);
-    is(0, 16, PageClass::Free);
-    kernel.free(base + 16, 0);
-    is(16, 1, PageClass::Free);
-    for (at, single, class) in [
-        (18, page(lru | swapbacked, 0x1001), PageClass::User),
-        (19, page(lru, 0x1000), PageClass::Cache),
-        (20, page(lru | private, 0x1000), PageClass::CachePrivate),
-        (21, page(swapbacked | swapcache, 0), PageClass::Cache),
-        // Neither alone is a page of the swap cache.
-        (22, page(swapbacked, 0), PageClass::Kernel),
-        (23, page(swapcache, 0), PageClass::Kernel),
-        // Anonymous memory in the swap cache is the user's.
-        (
-            60,
-            page(swapbacked | swapcache | lru, 0x1001),
-            PageClass::User,
-        ),
-        (61, page(lru | hwpoison, 0x1000), PageClass::HwPoison),
-        (
-            62,
-            Page {
-                mapcount: offline,
-                ..KERNEL
-            },
-            PageClass::Offline,
-        ),
-        // Mapped by processes, as driver buffers are.
-        (
-            63,
-            Page {
-                mapcount: 3,
-                ..KERNEL
-            },
-            PageClass::Kernel,
-        ),
-    ] {
-        kernel.put(base + at, single);
-        is(at, 1, class);
-    }
-    // What lies over `mapping` in a slab page may be odd.
-    let slab = Page {
-        mapping: 0x1001,
-        ..kernel.slab()
-    };
-    kernel.compound(base + 24, 3, slab, false);
-    is(24, 8, PageClass::Slab);
-    kernel.put(base + 17, slab);
-    is(17, 1, PageClass::Slab);
-    kernel.compound(base + 32, 4, page(lru | swapbacked, 0x1001), false);
-    is(32, 16, PageClass::User);
-    kernel.compound(base + 48, 3, KERNEL, true);
-    is(48, 8, PageClass::User);
-    kernel.compound(base + 56, 2, page(lru, 0x1000), false);
-    is(56, 4, PageClass::Cache);
-    kernel.compound(base + 64, 1, KERNEL, false);
-    // Broken inside of a compound page, and inside of a free block.
-    kernel.compound(base + 72, 2, page(lru, 0x1000), false);
-    is(72, 4, PageClass::Cache);
-    let address = kernel.struct_pa(base + 74);
-    kernel.ram.put_u64(address, hwpoison);
-    is(74, 1, PageClass::HwPoison);
-    kernel.free(base + 80, 2);
-    is(80, 4, PageClass::Free);
-    let address = kernel.struct_pa(base + 83);
-    kernel.ram.put_u64(address, hwpoison);
-    is(83, 1, PageClass::HwPoison);
-    // A broken huge page is not read at all.
-    kernel.compound(base + 88, 3, page(hwpoison, 0), true);
-    is(88, 8, PageClass::HwPoison);
-    if let Some(mapcount) = unaccepted
-        && kernel.shape.0 == 12
-    {
-        kernel.free(base + 1024, 10);
-        kernel.put(
-            base + 1024,
-            Page {
-                mapcount,
-                refcount: 0,
-                ..KERNEL
-            },
-        );
-        is(1024, 1024, PageClass::Free);
-    }
-    expected
-}
-
 /// Says where two lists of classes differ.
 fn differences(found: &[PageClass], expected: &[PageClass], base: u64) -> String {
     let mut said = String::new();
@@ -191,10 +71,10 @@ fn every_class_is_told_on_every_version_and_granule() {
     for version in VERSIONS {
         for shape in SHAPES {
             let mut kernel = Kernel::new(version, shape);
-            let expected = populate(&mut kernel);
+            let expected = kernel.populate();
             let (found, doubts) = classes(&kernel, kernel.range());
             assert_eq!(
-                differences(&found, &expected, base(&kernel)),
+                differences(&found, &expected, kernel.base()),
                 "",
                 "{} {shape:?}",
                 version.name
@@ -205,7 +85,7 @@ fn every_class_is_told_on_every_version_and_granule() {
     }
 }
 
-/// What is done to a kernel; pages, from [`base`], that are kernel pages then (all others stay
+/// What is done to a kernel; pages, from the [base](Kernel::base), that are kernel pages then (all others stay
 /// as they were); the doubts.
 type Damage = (&'static str, fn(&mut Kernel, u64), &'static [u64], Doubts);
 
@@ -408,8 +288,8 @@ fn implausible_struct_pages_are_kernel_pages_and_counted() {
             // Its small huge pages are all of one order, so one damage fits all granules.
             for shape in [SHAPES[1], SHAPES[4], SHAPES[6]] {
                 let mut kernel = Kernel::new(version, shape);
-                let mut expected = populate(&mut kernel);
-                let base = base(&kernel);
+                let mut expected = kernel.populate();
+                let base = kernel.base();
                 damage(&mut kernel, base);
                 for page in *kernel_pages {
                     expected[(base + page) as usize] = PageClass::Kernel;
@@ -464,7 +344,7 @@ fn an_absent_or_absurd_key_makes_no_classifier() {
     ];
     for version in VERSIONS {
         let mut kernel = Kernel::new(version, (12, 48, 48));
-        let expected = populate(&mut kernel);
+        let expected = kernel.populate();
         let layout = kernel.layout();
         let keys = kernel.keys();
         let new = |keys: &BTreeMap<String, String>| {
@@ -580,7 +460,7 @@ fn memory_lost_anywhere_makes_kernel_pages_and_nothing_else() {
     for version in VERSIONS {
         for shape in [(12, 48, 48), (12, 52, 52), (14, 47, 47), (16, 52, 48)] {
             let mut kernel = Kernel::new(version, shape);
-            let expected = populate(&mut kernel);
+            let expected = kernel.populate();
             for at in kernel.ram.pages() {
                 let lost = kernel.ram.lose(at).unwrap();
                 let virt = kernel.virt();
@@ -606,7 +486,7 @@ fn page_tables_that_loop_end() {
     for shape in SHAPES {
         for version in [VERSIONS[0], VERSIONS[6]] {
             let mut kernel = Kernel::new(version, shape);
-            populate(&mut kernel);
+            kernel.populate();
             let tables: Vec<_> = kernel.tables().collect();
             for table in tables.into_iter().chain([ROOT]) {
                 // Every descriptor leads back to the root.
@@ -679,7 +559,7 @@ fn the_memmap_of_a_range_is_where_its_struct_pages_are() {
 #[test]
 fn empty_and_crooked_ranges_are_covered() {
     let mut kernel = Kernel::new(VERSIONS[2], (16, 48, 48));
-    populate(&mut kernel);
+    kernel.populate();
     let virt = kernel.virt();
     let classifier = Classifier::new(&virt, &kernel.info()).unwrap();
     for (start, end, frames) in [
@@ -716,8 +596,8 @@ proptest! {
         len in 0..RAM_LEN,
     ) {
         let mut kernel = Kernel::new(VERSIONS[version], SHAPES[shape]);
-        populate(&mut kernel);
-        let base = base(&kernel);
+        kernel.populate();
+        let base = kernel.base();
         let words = (kernel.pages() - base) * kernel.version.struct_page / 8;
         for (at, value, kind) in noise {
             let flags = [
