@@ -57,10 +57,13 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(verdict) => verdict.into(),
-        Err(error) => {
-            eprintln!("kdraw: {error:#}");
-            ExitCode::from(exit::TROUBLE)
-        }
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(usage) => usage.exit(),
+            Err(error) => {
+                eprintln!("kdraw: {error:#}");
+                ExitCode::from(exit::TROUBLE)
+            }
+        },
     }
 }
 
@@ -79,7 +82,9 @@ mod tests {
             .filter(|found| found.get_name() != "help")
         {
             let help = command.clone().render_long_help().to_string();
-            assert!(help.contains("Example: kdraw "), "{}", command.get_name());
+            let (_, examples) = help.split_once("Example").unwrap_or_default();
+            let typed = format!("kdraw {}", command.get_name());
+            assert!(examples.contains(&typed), "{}", command.get_name());
         }
     }
 }

@@ -6,6 +6,7 @@ use kdraw_format::chunk::{ChunkHeader, Class, Kind};
 use kdraw_format::layout::SlotPlace;
 use kdraw_format::slot::{Epitaph, EpitaphKind, Outcome, SlotHeader};
 use kdraw_format::walk::ReadAt;
+use kdraw_linux::classify::DumpLevel;
 use serde::Serialize;
 
 use crate::black_box::BlackBox;
@@ -50,6 +51,10 @@ pub struct SlotSummary {
     pub room: u64,
     /// The dump's id.
     pub dump_id: Option<String>,
+    /// The dump level, makedumpfile's bits.
+    pub level: u8,
+    /// Classes of pages that were wanted, and left out for want of room.
+    pub left_out: Vec<&'static str>,
     /// Bytes of the dump on the partition; 0 if it was not ended.
     pub bytes: u64,
     /// Frames stored.
@@ -151,6 +156,8 @@ impl SlotSummary {
             extracted: header.extracted,
             room: core_room.unwrap_or(slot.stream_len()),
             dump_id: used.then(|| text::hex(&header.dump_id)),
+            level: header.level,
+            left_out: header.left_out.iter().map(class).collect(),
             bytes: header.stream_len.saturating_add(if core_room.is_some() {
                 header.plain_len
             } else {
@@ -186,16 +193,25 @@ impl SlotSummary {
             0 => "-".to_owned(),
             bytes => text::size(bytes),
         };
+        let level = match self.outcome {
+            "empty" => "-".to_owned(),
+            _ => self.level.to_string(),
+        };
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         let mut line = format!(
-            "{:<4}  {:<20}  {:<23}  {:<22}  {:>9}  {}",
+            "{:<4}  {:<20}  {:<23}  {:<22}  {:>5}  {:>9}  {}",
             self.slot,
             self.state(),
             or_dash(when),
             or_dash(kernel),
+            level,
             size,
             or_dash(reason).trim_end()
         );
+        if !self.left_out.is_empty() {
+            let classes = self.left_out.join(", ");
+            line.push_str(&format!("\n      left out for want of room: {classes}"));
+        }
         if let Some(epitaph) = &self.epitaph {
             line.push_str(&format!("\n      {epitaph}"));
         }
@@ -205,8 +221,8 @@ impl SlotSummary {
     /// The line above [`SlotSummary::line`]s.
     pub fn heading() -> String {
         format!(
-            "{:<4}  {:<20}  {:<23}  {:<22}  {:>9}  {}",
-            "slot", "state", "when", "kernel", "size", "reason"
+            "{:<4}  {:<20}  {:<23}  {:<22}  {:>5}  {:>9}  {}",
+            "slot", "state", "when", "kernel", "level", "size", "reason"
         )
     }
 }
@@ -226,6 +242,11 @@ fn first_black_box(
     let data = first.data(&chunk).ok()?;
     let ours = first.kind == Kind::BlackBox && first.dump_id == header.dump_id;
     ours.then(|| BlackBox::parse(data))
+}
+
+/// A dump level's number and name.
+pub fn level(bits: u8) -> String {
+    DumpLevel::new(bits).map_or_else(|| bits.to_string(), |level| level.to_string())
 }
 
 /// A class's name.

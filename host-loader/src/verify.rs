@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::frames::FrameSet;
 use crate::partition::{DumpPartition, JournalRecord};
 use crate::plain_core;
-use crate::scan::Scan;
+use crate::scan::{ClassPart, Scan};
 use crate::summary;
 
 /// The most ranges of missing memory that a report lists.
@@ -36,6 +36,12 @@ pub struct SlotReport {
     pub slot: u32,
     /// What became of the dump.
     pub outcome: &'static str,
+    /// The dump level, makedumpfile's bits.
+    pub level: u8,
+    /// Classes of pages that were wanted, and left out for want of room.
+    pub left_out: Vec<&'static str>,
+    /// What the dump holds, most valuable first.
+    pub classes: Vec<ClassPart>,
     /// What is wrong.
     pub problems: Vec<String>,
     /// Whole chunks.
@@ -157,6 +163,9 @@ fn verify_slot(
     SlotReport {
         slot: slot.index,
         outcome: summary::outcome(scan.header.outcome),
+        level: scan.header.level,
+        left_out: scan.header.left_out.iter().map(summary::class).collect(),
+        classes: scan.parts.clone(),
         problems,
         chunks: scan.chunks,
         frames,
@@ -225,6 +234,18 @@ fn stream(scan: &Scan, plain: bool, problems: &mut Vec<String>) {
         if told != found {
             problems.push(format!(
                 "the trailer counts {told} {what}, found were {found}"
+            ));
+        }
+    }
+    for fate in trailer.classes.iter().filter(|_| !plain) {
+        let parts = scan.parts.iter().filter(|part| part.class == fate.class);
+        let found = parts.fold(0u64, |sum, part| {
+            sum.saturating_add(part.frames).saturating_add(part.filled)
+        });
+        if fate.kept != found {
+            problems.push(format!(
+                "the trailer counts {} frames of class {}, found were {found}",
+                fate.kept, fate.class
             ));
         }
     }

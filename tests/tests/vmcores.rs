@@ -90,7 +90,10 @@ fn every_format_has_the_same_memory_and_can_become_every_other() {
             "x".into(),
             &mut |_, _, _| {},
         );
-        assert!(streamed.unwrap().missing.is_empty());
+        // Nothing is lost by it; the log, of which a stream has none, cannot be found here.
+        let mut losses = done.metadata.losses;
+        losses.retain(|loss| !loss.starts_with("dmesg.txt"));
+        assert_eq!(streamed.unwrap(), losses);
         let flat_path = folder.join(format!("{name}.flat"));
         fs::write(&flat_path, flat).unwrap();
         check(&flat_path, &format!("{name}, flattened"));

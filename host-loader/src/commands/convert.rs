@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use serde::Serialize;
 
 use super::vmcore_args::VmcoreArgs;
 use crate::exit::Verdict;
@@ -19,7 +20,10 @@ use crate::text;
 /// Reads kdump-compressed files (packed with zlib, LZO, Snappy or Zstandard), ELF cores, and
 /// flattened streams of both. Exit code 1 if something of the vmcore is missing, before or after.
 #[derive(clap::Args)]
-#[command(after_help = "Example: kdraw convert vmcore vmcore.elf --format elf")]
+#[command(after_help = "Examples:
+  kdraw convert --format elf vmcore vmcore.elf    # for gdb
+  kdraw convert --compress zstd vmcore.elf vmcore
+  kdraw convert --format flattened vmcore - | ssh host 'cat > vmcore.flat'")]
 pub struct Args {
     /// The vmcore.
     input: PathBuf,
@@ -27,6 +31,26 @@ pub struct Args {
     output: PathBuf,
     #[command(flatten)]
     vmcore: VmcoreArgs,
+    /// Prints the outcome as JSON, to standard error if the vmcore goes to standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+struct Converted {
+    /// The input's format: `kdump` or `elf`.
+    from: &'static str,
+    /// The input's bytes.
+    from_bytes: u64,
+    /// The output's bytes.
+    bytes: u64,
+    /// Frames in the output.
+    frames: u64,
+    /// Whether nothing is missing.
+    complete: bool,
+    /// What is missing, in words.
+    losses: Vec<String>,
 }
 
 /// Runs the command.
@@ -34,11 +58,11 @@ pub struct Args {
 /// # Errors
 /// If the input is no vmcore, or the output exists or cannot be written.
 pub fn run(args: &Args) -> Result<Verdict> {
-    let wanted = args.vmcore.wanted();
     let to_stdout = args.output == Path::new("-");
-    if to_stdout && !wanted.flattened {
-        bail!("standard output takes --format flattened and flattened-elf only");
-    }
+    let wanted = match to_stdout {
+        true => args.vmcore.wanted_on_stdout()?,
+        false => args.vmcore.wanted(),
+    };
     let vmcore = Vmcore::open(&args.input)?;
     let image = vmcore.image();
     let bar = progress::bar();
@@ -66,38 +90,50 @@ pub fn run(args: &Args) -> Result<Verdict> {
         written
     };
     bar.finish_and_clear();
-    tell(&vmcore, &written);
-    let complete = !image.incomplete && written.invented == 0 && written.partial == 0;
-    Ok(Verdict::from_good(complete))
+    let losses = losses(&vmcore, &written);
+    let done = Converted {
+        from: vmcore.format(),
+        from_bytes: vmcore.size(),
+        bytes: written.bytes,
+        frames: written.frames,
+        complete: losses.is_empty(),
+        losses,
+    };
+    let told = match args.json {
+        true => serde_json::to_string_pretty(&done)?,
+        false => done.in_words(),
+    };
+    match to_stdout {
+        true => eprintln!("{told}"),
+        false => println!("{told}"),
+    }
+    Ok(Verdict::from_good(done.complete))
 }
 
-fn tell(vmcore: &Vmcore, written: &Written) {
-    eprintln!(
-        "{} frames ({}), {} of {} became {}",
-        written.frames,
-        text::size(written.frames.saturating_mul(4096)),
-        vmcore.format(),
-        text::size(vmcore.size()),
-        text::size(written.bytes)
-    );
-    if vmcore.is_incomplete() && vmcore.problems.is_empty() {
-        eprintln!("lost: the vmcore says of itself that something is missing");
-    }
-    for problem in &vmcore.problems {
-        eprintln!("lost: {problem}");
-    }
-    if written.invented > 0 {
-        eprintln!(
-            "lost: {} unknown frames read as zero: there are more holes than ELF headers",
-            written.invented
+impl Converted {
+    fn in_words(&self) -> String {
+        let mut words = format!(
+            "{} frames ({}), {} of {} became {}",
+            self.frames,
+            text::size(self.frames.saturating_mul(4096)),
+            self.from,
+            text::size(self.from_bytes),
+            text::size(self.bytes)
         );
+        for loss in &self.losses {
+            words.push_str(&format!("\nlost: {loss}"));
+        }
+        words
     }
-    if written.partial > 0 {
-        eprintln!(
-            "lost: {} frames are left out: other parts of their pages are missing",
-            written.partial
-        );
+}
+
+fn losses(vmcore: &Vmcore, written: &Written) -> Vec<String> {
+    let mut losses = vmcore.problems.clone();
+    if vmcore.is_incomplete() && losses.is_empty() {
+        losses.push("the vmcore says of itself that something is missing".to_owned());
     }
+    losses.extend(written.losses());
+    losses
 }
 
 /// A new file that is removed again unless it is finished.

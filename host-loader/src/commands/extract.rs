@@ -13,6 +13,7 @@ use crate::extract::{Extracted, extract, stream};
 use crate::partition::DumpPartition;
 use crate::progress;
 use crate::source::Access;
+use crate::summary;
 use crate::system::System;
 use crate::text;
 
@@ -21,7 +22,10 @@ use crate::text;
 /// Takes every dump that was not extracted yet. Exit code 1 if something of a dump is lost, or
 /// there is none.
 #[derive(clap::Args)]
-#[command(after_help = "Example: kdraw extract /dev/mmcblk0p4 -o /var/crash")]
+#[command(after_help = "Examples:
+  kdraw extract /dev/mmcblk0p4 -o /var/crash
+  kdraw extract --format elf /dev/mmcblk0p4 -o /var/crash    # for gdb
+  kdraw extract --format flattened /dev/mmcblk0p4 -o - | ssh host 'cat > vmcore.flat'")]
 pub struct Args {
     /// The partition's device, its disk, or an image file of either.
     device: PathBuf,
@@ -95,10 +99,7 @@ fn to_standard_output(
     partition: &mut DumpPartition,
     slots: &[SlotPlace],
 ) -> Result<Verdict> {
-    let wanted = args.vmcore.wanted();
-    if !wanted.flattened {
-        bail!("standard output takes --format flattened and flattened-elf only");
-    }
+    let wanted = args.vmcore.wanted_on_stdout()?;
     let [slot] = slots else {
         bail!("several dumps are waiting; choose one with --slot N");
     };
@@ -106,14 +107,13 @@ fn to_standard_output(
     let bar = progress::bar();
     let mut show = |what, at, total| progress::show(&bar, what, at, total);
     let name = "standard output".into();
-    let done = stream(partition, slot, wanted.format, out, name, &mut show);
+    let losses = stream(partition, slot, wanted.format, out, name, &mut show);
     bar.finish_and_clear();
-    let done = done.with_context(|| format!("slot {} was not extracted", slot.index))?;
-    for problem in &done.problems {
-        eprintln!("lost: {problem}");
+    let losses = losses.with_context(|| format!("slot {} was not extracted", slot.index))?;
+    for loss in &losses {
+        eprintln!("lost: {loss}");
     }
-    let complete = done.problems.is_empty() && done.missing.is_empty();
-    Ok(Verdict::from_good(complete))
+    Ok(Verdict::from_good(losses.is_empty()))
 }
 
 fn choose(args: &Args, partition: &mut DumpPartition) -> Result<Vec<SlotPlace>> {
@@ -168,6 +168,10 @@ fn report(args: &Args, done: &Extracted) -> Result<()> {
         text::size(metadata.vmcore_bytes),
         metadata.frames
     );
+    println!("  level      {}", summary::level(metadata.level));
+    if !metadata.left_out.is_empty() {
+        println!("  no room    for {}", metadata.left_out.join(", "));
+    }
     println!("  dmesg.txt  from the {}", metadata.dmesg_origin);
     if let Some(found) = &metadata.black_box {
         let reason = found.reason.as_deref().unwrap_or("not recorded");

@@ -12,9 +12,9 @@ use crate::exit::Verdict;
 use crate::partition::DumpPartition;
 use crate::payload;
 use crate::progress;
-use crate::scan::{Lost, Scan, Trailer};
+use crate::scan::{ClassPart, Lost, Scan, Trailer};
 use crate::source::Access;
-use crate::summary::{PartitionSummary, SlotSummary};
+use crate::summary::{self, PartitionSummary, SlotSummary};
 use crate::system::System;
 use crate::text;
 
@@ -41,6 +41,9 @@ struct SlotInfo {
     summary: SlotSummary,
     memory_map: Vec<MapLine>,
     trailer: Option<Trailer>,
+    codecs: Vec<(&'static str, u64)>,
+    /// What the dump holds, most valuable first.
+    classes: Vec<ClassPart>,
     chunks: u64,
     frames_found: u64,
     frames_missing: u64,
@@ -122,6 +125,8 @@ fn slot_info(summary: SlotSummary, scan: &Scan) -> SlotInfo {
             })
             .collect(),
         trailer: scan.trailer.clone(),
+        codecs: scan.codecs.clone(),
+        classes: scan.parts.clone(),
         chunks: scan.chunks,
         frames_found: scan.known().count(),
         frames_missing: scan.missing().count(),
@@ -160,6 +165,7 @@ fn print_slot(dump: &SlotInfo) {
         summary.unreadable,
         dump.frames_missing
     );
+    print_classes(dump);
     for line in &dump.memory_map {
         println!(
             "  memory       {:#x}-{:#x} {}",
@@ -184,6 +190,52 @@ fn print_slot(dump: &SlotInfo) {
     }
     for line in &dump.payload_log {
         println!("  payload      {line}");
+    }
+}
+
+/// The level, and the classes of pages in the order in which the dump has them.
+fn print_classes(dump: &SlotInfo) {
+    println!("  level        {}", summary::level(dump.summary.level));
+    if !dump.summary.left_out.is_empty() {
+        let classes = dump.summary.left_out.join(", ");
+        println!("  no room for  {classes}");
+    }
+    let codecs: Vec<String> = dump
+        .codecs
+        .iter()
+        .map(|(name, chunks)| format!("{chunks} {name}"))
+        .collect();
+    if !codecs.is_empty() {
+        println!("  chunks       {}", codecs.join(", "));
+    }
+    if dump.classes.is_empty() {
+        return;
+    }
+    println!(
+        "  {:<13}  {:>9}  {:>9}  {:>9}  {:>9}  from stream byte",
+        "order", "found", "kept", "filled", "stored"
+    );
+    let found = dump.trailer.iter().flat_map(|trailer| &trailer.classes);
+    let found: Vec<_> = found.collect();
+    let size = |frames: u64| text::size(frames.saturating_mul(4096));
+    for part in &dump.classes {
+        let told = found.iter().find(|fate| fate.class == part.class);
+        println!(
+            "  {:<13}  {:>9}  {:>9}  {:>9}  {:>9}  {:#x}",
+            part.class,
+            told.map_or_else(|| "-".to_owned(), |fate| size(fate.found)),
+            size(part.frames.saturating_add(part.filled)),
+            size(part.filled),
+            text::size(part.stored_bytes),
+            part.from
+        );
+    }
+    let kept = |class: &str| dump.classes.iter().any(|part| part.class == class);
+    for fate in found.iter().filter(|fate| !kept(fate.class)) {
+        println!("  {:<13}  {:>9}          -", fate.class, size(fate.found));
+    }
+    for (why, frames) in dump.trailer.iter().flat_map(|trailer| &trailer.doubts) {
+        println!("  in doubt     {frames} frames: {why}");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::load::machine::Machine;
 use crate::load::state::Loaded;
 use crate::load::target::Target;
 use crate::payload;
+use crate::summary;
 use crate::system::System;
 use crate::text;
 
@@ -163,7 +164,7 @@ impl Status {
                 let bytes = found.dump_bytes.map_or_else(String::new, |bytes| {
                     format!(", about {} when it was loaded", text::size(bytes))
                 });
-                println!("level         {}{bytes}", outlook::level(found.level));
+                println!("level         {}{bytes}", summary::level(found.level));
                 println!("proof         {}", outlook::proof(&found.proof));
             }
         }

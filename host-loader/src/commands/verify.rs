@@ -8,6 +8,7 @@ use crate::exit::Verdict;
 use crate::partition::DumpPartition;
 use crate::progress;
 use crate::source::Access;
+use crate::summary;
 use crate::system::System;
 use crate::text;
 use crate::verify::{Report, verify};
@@ -55,9 +56,10 @@ fn print(report: &Report) {
             continue;
         }
         println!(
-            "slot {}: {}, {} chunks, {} frames found, {} missing ({}), {} unreadable{}",
+            "slot {}: {}, level {}, {} chunks, {} frames found, {} missing ({}), {} unreadable{}",
             slot.slot,
             slot.outcome,
+            summary::level(slot.level),
             slot.chunks,
             slot.frames,
             slot.missing_frames,
@@ -69,6 +71,9 @@ fn print(report: &Report) {
                 ""
             }
         );
+        if !slot.left_out.is_empty() {
+            println!("  left out for want of room: {}", slot.left_out.join(", "));
+        }
         for problem in &slot.problems {
             println!("  {problem}");
         }

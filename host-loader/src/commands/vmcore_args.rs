@@ -1,5 +1,7 @@
 //! How a vmcore is wanted, as `extract` and `convert` are told.
 
+use clap::error::ErrorKind;
+
 use crate::extract::Wanted;
 use crate::output::Format;
 use crate::output::kdump::Compression;
@@ -30,6 +32,19 @@ enum Name {
 }
 
 impl VmcoreArgs {
+    /// What is wanted on standard output, where only what is written from front to back can go.
+    ///
+    /// # Errors
+    /// [`clap::Error`]: that is wrong usage.
+    pub fn wanted_on_stdout(&self) -> Result<Wanted, clap::Error> {
+        let wanted = self.wanted();
+        let why = "standard output takes --format flattened and flattened-elf only\n";
+        match wanted.flattened {
+            true => Ok(wanted),
+            false => Err(clap::Error::raw(ErrorKind::ArgumentConflict, why)),
+        }
+    }
+
     /// What is wanted.
     pub fn wanted(&self) -> Wanted {
         let format = match self.format {

@@ -8,7 +8,6 @@ use super::Wanted;
 use super::dmesg::Log;
 use super::vmcore::Outcome;
 use crate::black_box::BlackBox;
-use crate::output::Written;
 use crate::partition::DumpPartition;
 use crate::payload;
 use crate::scan::{ClassPart, Lost, Scan, Trailer};
@@ -93,7 +92,16 @@ impl Metadata {
         let header = &scan.header;
         let (ranges, _) = core.missing.phys_ranges(usize::MAX);
         let hash = scan.black_box.as_ref().and_then(|found| found.payload_hash);
-        let losses = losses(scan, core, log);
+        let mut losses = losses(scan, core);
+        if log.unreadable > 0 {
+            losses.push(format!(
+                "{} records of the kernel log are lost",
+                log.unreadable
+            ));
+        }
+        if let Some(trouble) = &log.trouble {
+            losses.push(format!("dmesg.txt is from the {}: {trouble}", log.origin));
+        }
         Self {
             kdraw: env!("CARGO_PKG_VERSION"),
             device: partition.source.path().display().to_string(),
@@ -146,8 +154,8 @@ fn crash_option(notes: &[u8]) -> Option<String> {
     Some(format!("--machdep phys_offset={phys_offset:#x}"))
 }
 
-/// What is missing of a complete dump, in words.
-fn losses(scan: &Scan, core: &Outcome, log: &Log) -> Vec<String> {
+/// What a vmcore lacks of a complete dump's, in words.
+pub fn losses(scan: &Scan, core: &Outcome) -> Vec<String> {
     let mut losses = core.problems.clone();
     if let Some(epitaph) = summary::epitaph(&scan.header.epitaph) {
         losses.push(format!("the capture failed: {epitaph}"));
@@ -174,27 +182,6 @@ fn losses(scan: &Scan, core: &Outcome, log: &Log) -> Vec<String> {
             text::size(missing.saturating_mul(4096))
         ));
     }
-    let Written {
-        invented, partial, ..
-    } = core.written;
-    if invented > 0 {
-        losses.push(format!(
-            "{invented} unknown frames read as zero: there are more holes than ELF headers"
-        ));
-    }
-    if partial > 0 {
-        losses.push(format!(
-            "{partial} frames are left out: other parts of their pages are missing"
-        ));
-    }
-    if log.unreadable > 0 {
-        losses.push(format!(
-            "{} records of the kernel log are lost",
-            log.unreadable
-        ));
-    }
-    if let Some(trouble) = &log.trouble {
-        losses.push(format!("dmesg.txt is from the {}: {trouble}", log.origin));
-    }
+    losses.extend(core.written.losses());
     losses
 }

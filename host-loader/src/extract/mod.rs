@@ -127,7 +127,7 @@ pub fn extract(
 }
 
 /// Writes the vmcore of the dump in `slot` to `out` as a flattened stream; nothing else comes of
-/// it. `name` is for messages.
+/// it. `name` is for messages. Returns what is lost, in words.
 ///
 /// # Errors
 /// [`ExtractError`].
@@ -138,7 +138,7 @@ pub fn stream(
     out: impl Write,
     name: PathBuf,
     progress: Progress<'_>,
-) -> Result<vmcore::Outcome, ExtractError> {
+) -> Result<Vec<String>, ExtractError> {
     let scan = Scan::of(partition, slot, &mut |at, total| {
         progress("checking", at, total);
     });
@@ -147,7 +147,8 @@ pub fn stream(
         flattened: true,
     };
     let mut sink = Flattened::new(out, name);
-    vmcore::write(partition, &scan, wanted, &mut sink, progress)
+    let core = vmcore::write(partition, &scan, wanted, &mut sink, progress)?;
+    Ok(metadata::losses(&scan, &core))
 }
 
 /// A folder that disappears again unless it is published.

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use kdraw_linux::classify::DumpLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::live::device::read_speed;
 use crate::live::estimate::{Estimate, Proof, Verdict};
 use crate::load::target::Target;
+use crate::summary;
 use crate::text;
 
 /// The partition that the dump is to go to.
@@ -99,7 +99,7 @@ impl Outlook {
         });
         format!(
             "estimate     level {}: about {} for {} of {}, at least {} by {}{slot}",
-            level(found.level),
+            summary::level(found.level),
             text::size(found.dump_bytes),
             text::size(found.kept_bytes),
             text::size(found.ram),
@@ -230,9 +230,4 @@ pub fn proof(proof: &Proof) -> String {
         Verdict::NotPossible => "not possible",
     };
     format!("{verdict}: {}", proof.detail)
-}
-
-/// A level's number and name.
-pub fn level(bits: u8) -> String {
-    DumpLevel::new(bits).map_or_else(|| bits.to_string(), |level| level.to_string())
 }

@@ -68,6 +68,26 @@ pub struct Written {
     pub partial: u64,
 }
 
+impl Written {
+    /// What was lost by writing it, in words.
+    pub fn losses(&self) -> Vec<String> {
+        let mut losses = Vec::new();
+        if self.invented > 0 {
+            losses.push(format!(
+                "{} unknown frames read as zero: there are more holes than ELF headers",
+                self.invented
+            ));
+        }
+        if self.partial > 0 {
+            losses.push(format!(
+                "{} frames are left out: other parts of their pages are missing",
+                self.partial
+            ));
+        }
+        losses
+    }
+}
+
 /// Why a vmcore cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
