@@ -19,14 +19,14 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel does not tell what only some kernels tell.
-    #[error("cannot {action} {path}: {source}; it takes {needs}")]
+    #[error("cannot {action} {path}: {error}; it takes {needs}")]
     NotTold {
         /// What was attempted.
         action: &'static str,
         /// On what.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
         /// The rights, and how the kernel must have been built.
         needs: &'static str,
     },
@@ -138,10 +138,10 @@ impl Error {
         needs: &'static str,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::NotTold {
+        move |error| Self::NotTold {
             action,
             path,
-            source,
+            error,
             needs,
         }
     }

@@ -1,7 +1,7 @@
 //! Proof before the crash: what a dump of this machine would hold, whether the running kernel
 //! agrees, how large the dump becomes, and how long it takes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, PhysRange};
 use kdraw_linux::classify::{Classifier, DumpLevel, PageClass};
@@ -219,18 +219,20 @@ impl Estimate {
             }
         };
         let level = proof.level(request.options.level);
-        let kept_bytes = census.kept_bytes(level);
-        let frames = kept_bytes / FRAME_SIZE;
-        let (packing, beside) = if request.plain {
-            (Packing::default(), BESIDE_PLAIN_PAGES)
-        } else {
-            // Where the filter is wrong, nobody knows which pages can be read.
+        let mut packed = Packed::default();
+        for (class, frames) in census.kept(level) {
             let readable = match proof.verdict {
+                _ if request.plain => Vec::new(),
+                // Where the filter is wrong, nobody knows which pages can be read.
                 Verdict::Disagrees => Vec::new(),
-                Verdict::Agrees | Verdict::NotPossible => census.readable(level, &known),
+                Verdict::Agrees | Verdict::NotPossible => census.readable(class, &known),
             };
             let codec = request.options.compress.codec();
-            (Packing::try_on(&kcore, &readable, codec), BESIDE_PAGES)
+            packed.add(&Packing::try_on(&kcore, &readable, codec), frames);
+        }
+        let beside = match request.plain {
+            true => BESIDE_PLAIN_PAGES,
+            false => BESIDE_PAGES,
         };
         let cpus = request.cpus.max(1);
         Ok(Self {
@@ -247,13 +249,31 @@ impl Estimate {
             doubts: census.doubts.by_reason().to_vec(),
             kept_needlessly: census.comparison.map_or(0, |found| found.kept_needlessly),
             proof,
-            kept_bytes,
-            filled_bytes: packing.filled_in(frames).saturating_mul(FRAME_SIZE),
-            dump_bytes: packing.bytes_for(frames).saturating_add(beside),
-            packing_s: packing.time_for(frames).as_secs_f64() / cpus as f64,
+            kept_bytes: packed.frames.saturating_mul(FRAME_SIZE),
+            filled_bytes: packed.filled.saturating_mul(FRAME_SIZE),
+            dump_bytes: packed.bytes.saturating_add(beside),
+            packing_s: packed.time.as_secs_f64() / cpus as f64,
             cpus,
             took_s: began.elapsed().as_secs_f64(),
         })
+    }
+}
+
+/// What packing all that is kept would come to.
+#[derive(Default)]
+struct Packed {
+    frames: u64,
+    filled: u64,
+    bytes: u64,
+    time: Duration,
+}
+
+impl Packed {
+    fn add(&mut self, sample: &Packing, frames: u64) {
+        self.frames = self.frames.saturating_add(frames);
+        self.filled = self.filled.saturating_add(sample.filled_in(frames));
+        self.bytes = self.bytes.saturating_add(sample.bytes_for(frames));
+        self.time = self.time.saturating_add(sample.time_for(frames));
     }
 }
 
@@ -323,49 +343,33 @@ impl Census {
         self.looked_at >= self.ram
     }
 
-    /// Bytes that are kept, of the whole machine.
-    fn kept_bytes(&self, level: DumpLevel) -> u64 {
-        let kept = PageClass::ALL.into_iter().zip(self.frames);
-        let kept = kept.filter(|(class, _)| !class.dropped_at(level));
-        let frames = kept.fold(0u64, |sum, (_, frames)| sum.saturating_add(frames));
-        self.scaled(frames.saturating_mul(FRAME_SIZE))
+    /// The classes that are kept, with the frames that the whole machine has of each.
+    fn kept(&self, level: DumpLevel) -> impl Iterator<Item = (PageClass, u64)> {
+        PageClass::ALL
+            .into_iter()
+            .filter(move |class| !class.dropped_at(level))
+            .map(|class| (class, self.bytes(&[class]) / FRAME_SIZE))
     }
 
-    /// Runs of frames that are kept and can be read: of the reserved ones only those that are
+    /// Runs of frames of `class` that can be read: of the reserved ones only those that are
     /// `known`.
-    fn readable(&self, level: DumpLevel, known: &[PhysRange]) -> Vec<Frames> {
+    fn readable(&self, class: PageClass, known: &[PhysRange]) -> Vec<Frames> {
         // On kernels where nothing tells reserved pages they are among the kernel's.
         let told = self.frames.get(PageClass::Reserved as usize) != Some(&0);
-        let mut runs: Vec<Frames> = Vec::new();
-        let mut add = |range: PhysRange| {
-            let (first, len) = (range.start.pfn().0, range.len() / FRAME_SIZE);
-            match runs.last_mut() {
-                Some((start, frames)) if start.saturating_add(*frames) == first => {
-                    *frames = frames.saturating_add(len);
-                }
-                _ => runs.push((first, len)),
-            }
-        };
-        for span in self
-            .spans
-            .iter()
-            .filter(|span| !span.class.dropped_at(level))
-        {
+        let only_known = class == PageClass::Reserved || class == PageClass::Kernel && !told;
+        let spans = self.spans.iter().filter(|span| span.class == class);
+        let ranges = spans.filter_map(|span| {
             let len = span.frames.saturating_mul(FRAME_SIZE);
-            let range = span.first.addr();
-            let Some(range) = range.and_then(|start| PhysRange::with_len(start, len)) else {
-                continue;
-            };
-            match span.class {
-                PageClass::Kernel if told => add(range),
-                PageClass::Kernel | PageClass::Reserved => {
-                    let known = known.iter().filter_map(|known| overlap(known, &range));
-                    known.for_each(&mut add);
-                }
-                _ => add(range),
-            }
+            PhysRange::with_len(span.first.addr()?, len)
+        });
+        let frames = |range: PhysRange| (range.start.pfn().0, range.len() / FRAME_SIZE);
+        if only_known {
+            let known =
+                ranges.flat_map(|range| known.iter().filter_map(move |k| overlap(k, &range)));
+            known.map(frames).collect()
+        } else {
+            ranges.map(frames).collect()
         }
-        runs
     }
 
     /// What was found, for the whole machine.
@@ -419,13 +423,12 @@ mod tests {
 
     #[test]
     fn what_firmware_may_have_reserved_is_not_read() {
-        use PageClass::{Free, Kernel, Reserved, Slab};
+        use PageClass::{Kernel, Reserved, Slab};
         let mut census = Census::default();
         for (first, frames, class) in [
             (0, 10, Reserved),
             (10, 5, Kernel),
             (15, 5, Slab),
-            (20, 5, Free),
             (25, 5, Kernel),
         ] {
             census.frames[class as usize] += frames;
@@ -440,14 +443,13 @@ mod tests {
             end: PhysAddr(end * FRAME_SIZE),
         };
         let known = [frames(2, 4), frames(8, 12)];
-        let level = DumpLevel::new(31).unwrap();
-        let runs = census.readable(level, &known);
-        assert_eq!(runs, [(2, 2), (8, 12), (25, 5)]);
-        let all = census.readable(DumpLevel::ALL_PAGES, &known[..1]);
-        assert_eq!(all, [(2, 2), (10, 20)]);
+        let read = |census: &Census, class| census.readable(class, &known);
+        assert_eq!(read(&census, Reserved), [(2, 2), (8, 2)]);
+        assert_eq!(read(&census, Kernel), [(10, 5), (25, 5)]);
+        assert_eq!(read(&census, Slab), [(15, 5)]);
         // No reserved page is told: the kernel's may be some.
         census.frames[Reserved as usize] = 0;
-        let runs = census.readable(level, &known);
-        assert_eq!(runs, [(2, 2), (8, 4), (15, 5)]);
+        assert_eq!(read(&census, Kernel), [(10, 2)]);
+        assert_eq!(read(&census, Slab), [(15, 5)]);
     }
 }
