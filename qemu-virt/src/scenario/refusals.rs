@@ -159,6 +159,28 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "estimate-locked-down",
+        script: &[
+            "mount -t securityfs security /sys/kernel/security\n",
+            "echo confidentiality > /sys/kernel/security/lockdown\n",
+            "step estimate kdraw estimate\n",
+        ],
+        fails: Some("estimate"),
+        says: &["CONFIG_PROC_KCORE that is not locked down"],
+        ..CASE
+    },
+    Case {
+        name: "load-without-kcore",
+        script: &[
+            "touch /fill/nothing\n",
+            "mount --bind /fill/nothing /proc/kcore\n",
+            ARMED,
+            CRASH,
+        ],
+        says: &["The level stays 31"],
+        ..CAPTURES
+    },
+    Case {
         name: "signature-gone",
         act: Some(|scene, _| erase_superblocks(scene.disk)),
         says: &["not signed for kdraw"],
