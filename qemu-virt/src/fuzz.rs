@@ -116,11 +116,12 @@ pub fn play(target: &str, seconds: u32) -> Result<String> {
             .map(Into::into)
             .with_context(|| format!("the fuzzer did nothing; see {}", path.display()));
     }
-    // The first lines of a find are the panic's message, the last ones the input.
+    // The panic's message, or libFuzzer's of a loop.
     let lines: Vec<_> = log
         .lines()
         .filter(|line| !line.starts_with('#'))
         .skip_while(|line| !line.contains("panicked at") && !line.contains("ERROR: libFuzzer"))
+        .take_while(|line| !line.starts_with("stack backtrace"))
         .take(6)
         .collect();
     let input = log

@@ -7,6 +7,7 @@
 
 mod classifier;
 mod device_tree;
+mod dump;
 mod elfcorehdr;
 mod vmcoreinfo;
 
@@ -17,10 +18,11 @@ use kdraw_linux::memory::{PhysMem, Unreadable};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
     ("classifier", classifier::classifier),
     ("vmcoreinfo", vmcoreinfo::vmcoreinfo),
     ("device_tree", device_tree::device_tree),
+    ("dump", dump::dump),
     ("elfcorehdr", elfcorehdr::elfcorehdr),
 ];
 
