@@ -14,6 +14,7 @@ use kdraw_format::records::records;
 use kdraw_format::slot::{Outcome, SlotHeader};
 use kdraw_format::trailer::{ClassCount, tag};
 use kdraw_format::walk::{ReadAt, Step, WALK_BUFFER, Walk};
+use kdraw_linux::classify::PageClass;
 use serde::Serialize;
 
 use crate::black_box::{BlackBox, text};
@@ -395,12 +396,19 @@ impl Scan {
         self.index.frames(|_| true)
     }
 
-    /// Whether frames were left out on purpose: filtered, or for want of room.
+    /// Whether frames were left out on purpose: filtered, for want of room, or because they are
+    /// never read.
     pub fn is_filtered(&self) -> bool {
-        let classes = self.trailer.iter().flat_map(|trailer| &trailer.classes);
+        let trailer = || self.trailer.iter();
+        let never_read = [PageClass::HwPoison, PageClass::Offline].map(PageClass::name);
         self.header.level != 0
             || !self.header.left_out.is_empty()
-            || classes.into_iter().any(|class| class.kept < class.found)
+            || trailer()
+                .flat_map(|trailer| &trailer.classes)
+                .any(|class| class.kept < class.found)
+            || trailer()
+                .flat_map(|trailer| &trailer.doubts)
+                .any(|(reason, _)| never_read.contains(&reason.as_str()))
     }
 
     /// All frames that the memory map promises.
