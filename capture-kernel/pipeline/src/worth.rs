@@ -5,7 +5,7 @@
 //!
 //! | step | class | pages |
 //! |--|--|--|
-//! | 1 | [`Class::KernelCore`] | page tables of the kernel; the image's data and the start of its rodata (`linux_banner`) |
+//! | 1 | [`Class::KernelCore`] | page tables of the kernel; the image's data, the start of its rodata, `linux_banner`, the names of task states |
 //! | 2 | [`Class::KernelData`] | set aside at boot, but for image and memmap: per-CPU areas, nodes |
 //! | 3 | [`Class::KernelData`] | slab; what vmalloc maps, stacks foremost; the modules' data |
 //! | 4 | [`Class::Kernel`] | the rest of the image; the memmap |
@@ -18,7 +18,7 @@
 //! nothing lies in an area: there is no step 1, and step 4 comes with step 2. If pages cannot be
 //! told apart at all, there is one step, [`Class::Unclassified`], of everything.
 
-use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, PhysRange};
+use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, PhysAddr, PhysRange};
 use kdraw_format::chunk::{Class, ClassSet};
 use kdraw_linux::classify::{Classifier, Doubts, DumpLevel, PageClass};
 use kdraw_linux::kernel_map::{ImagePart, Leaves, PageTables, VirtRange, table_limit};
@@ -31,13 +31,19 @@ use crate::marks::Marks;
 use crate::partition::TargetError;
 use crate::task::Piece;
 
-/// Bytes at the start of rodata that crash reads before anything else: `linux_banner` is there.
-const RODATA_START: u64 = 256 << 10;
+/// Bytes at the start of rodata that readers need to list tasks: `task_state_array` is there.
+const RODATA_START: u64 = 384 << 10;
+/// What readers need of the rest of rodata, by its first eight bytes, which lie at a multiple of
+/// eight: `linux_banner`, without which crash takes the kernel for another one, and, behind it, the
+/// names of task states (`fs/proc/array.c`).
+const SOUGHT: [&[u8; 8]; 2] = [b"Linux ve", b"R (runni"];
+/// Bytes of rodata read at once.
+const BLOCK: usize = 512;
 
 /// Where pages lie, by the kernel's page tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Area {
-    /// Page tables, the image's data, the start of its rodata.
+    /// Page tables, the image's data, and of its rodata what readers need first.
     Core,
     /// The image.
     Image,
@@ -119,8 +125,36 @@ pub struct Judge<'a, M> {
 }
 
 impl<M: PhysMem> Judge<'_, M> {
-    /// Marks the pages of an area, or takes their marks away.
-    fn mark(&self, area: Area, marks: &mut Marks<'_>, marked: bool) {
+    /// Returns where in rodata is what readers seek: of each the last place up to the first of the
+    /// last one, for rodata begins with another copy of the banner's text.
+    fn sought(&self, limit: u64) -> [Option<PhysAddr>; SOUGHT.len()] {
+        let mut sought = [None; SOUGHT.len()];
+        let layout = self.virt.layout();
+        let image = Leaves::new(self.virt, VirtRange::image(layout), limit);
+        let rodata = image.filter(|leaf| leaf.is_image(layout));
+        for leaf in rodata.filter(|leaf| leaf.part() == ImagePart::ReadOnly) {
+            for inside in (0..leaf.mapping.len).step_by(BLOCK) {
+                let at = PhysAddr(leaf.mapping.pa.0.saturating_add(inside));
+                let mut block = [0; BLOCK];
+                if self.virt.memory().read(at, &mut block).is_err() {
+                    continue;
+                }
+                for word in block.as_chunks().0 {
+                    let found = SOUGHT.iter().zip(&mut sought);
+                    for (_, place) in found.filter(|(start, _)| **start == word) {
+                        *place = Some(at);
+                    }
+                }
+                if sought.last().is_some_and(Option::is_some) {
+                    return sought;
+                }
+            }
+        }
+        sought
+    }
+
+    /// Marks the pages of an area, or takes their marks away; `sought` are pages of the core.
+    fn mark(&self, area: Area, sought: &[Option<PhysAddr>], marks: &mut Marks<'_>, marked: bool) {
         let layout = self.virt.layout();
         let page_size = 1u64.checked_shl(layout.page_shift).unwrap_or(FRAME_SIZE);
         let limit = table_limit(layout, marks.bytes_of_evidence());
@@ -144,6 +178,9 @@ impl<M: PhysMem> Judge<'_, M> {
                         }
                         ImagePart::ReadOnly | ImagePart::Text => {}
                     }
+                }
+                for at in sought.iter().flatten() {
+                    set(PhysAddr(at.0 & !FRAME_SIZE.saturating_sub(1)), FRAME_SIZE);
                 }
                 set(layout.root(), page_size);
                 PageTables::new(self.virt, limit).for_each(|table| set(table, page_size));
@@ -275,6 +312,11 @@ impl<M: PhysMem> Evidence<'_, M> {
             }
             return Ok(found);
         };
+        let sought = marks.as_ref().map(|marks| {
+            let limit = table_limit(judge.virt.layout(), marks.bytes_of_evidence());
+            judge.sought(limit)
+        });
+        let sought = sought.unwrap_or_default();
         for step in &STEPS {
             if !keep.contains(step.class) {
                 continue;
@@ -283,10 +325,10 @@ impl<M: PhysMem> Evidence<'_, M> {
                 marks.clear();
                 step.marked
                     .iter()
-                    .for_each(|area| judge.mark(*area, marks, true));
+                    .for_each(|area| judge.mark(*area, &sought, marks, true));
                 step.unmarked
                     .iter()
-                    .for_each(|area| judge.mark(*area, marks, false));
+                    .for_each(|area| judge.mark(*area, &sought, marks, false));
             }
             let frames = self.step(judge, assembly, step, marks.as_ref())?;
             found.add(step.class, frames);
