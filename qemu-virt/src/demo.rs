@@ -185,7 +185,7 @@ fn scenario(args: &Args) -> Scenario {
         panic_cpu: 1,
         plain: false,
         loader: Loader::Kdraw,
-        filter: false,
+        again: false,
         estimate: false,
         dump: DumpOptions::default(),
     }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use kdraw_format::layout::{JOURNAL_RECORD, JOURNAL_RECORDS, JOURNAL_START};
+use kdraw_format::layout::{
+    BLOCK as BLOCK_LEN, JOURNAL_RECORD, JOURNAL_RECORDS, JOURNAL_START, Superblock,
+};
 use kdraw_guest::pattern::{self, PAGE_SIZE, Random};
 
 use crate::run;
@@ -110,6 +112,44 @@ impl Disk {
                 .arg("--sparse=always")
                 .args([&self.before, &self.path]),
         )
+    }
+
+    /// Copies the image as it is now, to be changed apart from this one.
+    pub fn copy_to(&self, path: &Path) -> Result<Self> {
+        let _ = fs::remove_file(path);
+        run::quiet(
+            Command::new("cp")
+                .arg("--sparse=always")
+                .arg(&self.path)
+                .arg(path),
+        )?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            before: self.before.clone(),
+            size: self.size,
+            partitions: self.partitions.clone(),
+        })
+    }
+
+    /// Makes the dump partition shorter; what lies behind it stays where it is.
+    pub fn shrink_dump_partition(&mut self, length: u64) -> Result<()> {
+        self.partitions[DUMP - 1].length = length;
+        self.partition(&self.partitions)
+    }
+
+    /// Writes both copies of a superblock.
+    pub fn sign(&self, superblock: &Superblock) -> Result<()> {
+        let mut block = [0; BLOCK_LEN];
+        superblock.encode(&mut block);
+        for at in self.superblocks() {
+            self.write_dump(at, &block)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the offsets of both superblocks on the dump partition.
+    pub fn superblocks(&self) -> [u64; 2] {
+        [0, Superblock::second_copy(self.part(DUMP).length).0]
     }
 
     /// Moves the dump partition: the table then has it 1 MiB further on and shorter by that.

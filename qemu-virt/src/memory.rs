@@ -1,7 +1,6 @@
 //! The crashed kernel's memory itself, from the guest's RAM file: what no dump can add to.
 //!
-//! Together with the notes of a vmcore it is read as the payload reads it on the machine, and
-//! any subset of its pages is made a vmcore again.
+//! Together with the notes of a vmcore it is read as the payload reads it on the machine.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -10,7 +9,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kdraw_format::addr::{FRAME_SIZE, PhysAddr, PhysRange};
 use kdraw_linux::classify::{Classifier, Doubts, DumpLevel, PageClass};
-use kdraw_linux::core_elf::CoreLayout;
 use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::memory::{PhysMem, Unreadable};
 use kdraw_linux::translate::VirtMem;
@@ -22,8 +20,6 @@ use crate::scenario::boot::Boot;
 
 /// The first page frame of RAM.
 pub const FIRST_FRAME: u64 = RAM_BASE / FRAME_SIZE;
-
-const ZERO: [u8; FRAME_SIZE as usize] = [0; _];
 
 /// Which pages a dump has; by page frame, from [`FIRST_FRAME`] on.
 pub type KeptPages = Vec<bool>;
@@ -115,42 +111,6 @@ impl Memory {
             }
         }
         kept
-    }
-
-    /// Writes an ELF vmcore of the pages that are to be kept.
-    pub fn write_vmcore(&self, path: &Path, kept: &KeptPages) -> Result<()> {
-        let (view, info) = self.view()?;
-        let mut segments: Vec<PhysRange> = Vec::new();
-        for range in &self.ranges {
-            for pfn in range.start.pfn().0..range.end.pfn().0 {
-                if !kept[(pfn - FIRST_FRAME) as usize] {
-                    continue;
-                }
-                let (start, end) = (PhysAddr(pfn * FRAME_SIZE), PhysAddr((pfn + 1) * FRAME_SIZE));
-                match segments.last_mut() {
-                    Some(last) if last.end == start => last.end = end,
-                    _ => segments.push(PhysRange { start, end }),
-                }
-            }
-        }
-        let image = view.image(&info);
-        let layout = CoreLayout::new(&segments, Some(*view.layout()), image, self.notes.len())?;
-        let mut header = vec![0; usize::try_from(layout.header_len())?];
-        layout.write_header(&self.notes, false, &mut header)?;
-        let file = File::create(path).with_context(|| path.display().to_string())?;
-        file.set_len(layout.file_len())?;
-        file.write_all_at(&header, 0)?;
-        let mut page = [0; FRAME_SIZE as usize];
-        for (segment, offset) in layout.segments() {
-            for inside in (0..segment.len()).step_by(FRAME_SIZE as usize) {
-                self.read(PhysAddr(segment.start.0 + inside), &mut page)?;
-                // Pages of zeros stay holes of the file.
-                if page != ZERO {
-                    file.write_all_at(&page, offset + inside)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Machine<'a> {
     pub command_line: &'a str,
     /// The file that is the guest's RAM; made and sized by QEMU.
     pub ram: &'a Path,
+    /// Where the first CPU starts, in what [`Qemu::begin`] puts into RAM, instead of the kernel.
+    pub entry: Option<u64>,
     /// Folder for sockets; its path must be short (108 bytes with the socket's name).
     pub sockets: &'a Path,
     /// Whether instructions are counted: one is then a nanosecond of the guest's time, an idle
@@ -132,6 +134,25 @@ impl Qemu {
             sockets: machine.sockets.to_path_buf(),
             ram: machine.ram.to_path_buf(),
         })
+    }
+
+    /// Starts a machine that has an entry of its own, after `contents` were put into its RAM.
+    pub fn begin(&self, contents: &[(u64, &[u8])]) -> Result<()> {
+        let mut monitor = loop {
+            // QEMU makes its sockets some time after it was started.
+            match Monitor::connect(self) {
+                Err(error) if self.started.elapsed() > ANSWER => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                Ok(monitor) => break monitor,
+            }
+        };
+        // It answers when the machine is made: what that writes to RAM is there by now.
+        let ram = File::options().write(true).open(&self.ram)?;
+        for (address, bytes) in contents {
+            let offset = address.checked_sub(RAM_BASE).context("no RAM there")?;
+            ram.write_all_at(bytes, offset)?;
+        }
+        monitor.request(r#"{"execute":"cont"}"#).map(|_| ())
     }
 
     /// Waits for the next line; `None` when QEMU has ended.
@@ -249,9 +270,14 @@ fn command_line(machine: &Machine<'_>) -> Command {
         .arg("-object")
         .arg(format!(
             // Real RAM is there from the start: no capture pays for the host's page faults.
-            "memory-backend-file,id=ram,size={}M,mem-path={},share=on,prealloc=on",
+            "memory-backend-file,id=ram,size={}M,mem-path={},share=on,prealloc={}",
             machine.mem_mib,
-            machine.ram.display()
+            machine.ram.display(),
+            match machine.entry {
+                None => "on",
+                // It was there when the machine before was made.
+                Some(_) => "off",
+            }
         ))
         .args([
             "-display",
@@ -285,12 +311,18 @@ fn command_line(machine: &Machine<'_>) -> Command {
             "file={},format=raw,if=none,id=disk",
             machine.disk.display()
         ))
-        .args(["-device", device])
-        .arg("-kernel")
-        .arg(machine.kernel)
-        .arg("-initrd")
-        .arg(machine.initramfs)
-        .args(["-append", machine.command_line]);
+        .args(["-device", device]);
+    match machine.entry {
+        Some(entry) => command
+            .args(["-S", "-device"])
+            .arg(format!("loader,addr={entry:#x},cpu-num=0")),
+        None => command
+            .arg("-kernel")
+            .arg(machine.kernel)
+            .arg("-initrd")
+            .arg(machine.initramfs)
+            .args(["-append", machine.command_line]),
+    };
     command
 }
 

@@ -290,7 +290,7 @@ fn scenario(row: &Row) -> Scenario {
         panic_cpu: 0,
         plain: false,
         loader: Loader::Kdraw,
-        filter: false,
+        again: false,
         estimate: false,
         dump: match row.tool {
             Tool::Kdraw(options) => options,

@@ -5,16 +5,18 @@
 # lists of the buddy allocator and of hugetlb, instead of those with a type.
 #
 # classes.py VMCORE VMLINUX FIRST-END…          classes of these ranges of page frames
-# classes.py VMCORE VMLINUX explain < FRAMES    flags, type, and order of these page frames
+# classes.py VMCORE VMLINUX explain < FRAMES    flags, type and use of these page frames
 
 import struct
 import sys
 
 import drgn
+from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.hugetlb import for_each_hstate
 from drgn.helpers.linux.list import list_for_each
 from drgn.helpers.linux.mm import compound_order, decode_page_flags, page_to_pfn, pfn_to_page
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
+from drgn.helpers.linux.percpu import per_cpu_ptr
 
 # PAGE_MAPPING_ANON, FOLIO_MAPPING_ANON (include/linux/page-flags.h); macros are not in DWARF.
 ANONYMOUS = 1
@@ -87,6 +89,26 @@ def free_pages():
     return blocks
 
 
+def cpu_pages():
+    """The frames on the CPUs' own lists of free pages; blocks on them are not of one order."""
+    frames = set()
+    for node in for_each_online_pgdat(prog):
+        for zone in node.node_zones:
+            for cpu in for_each_online_cpu(prog) if zone.present_pages else []:
+                lists = per_cpu_ptr(zone.per_cpu_pageset, cpu).lists
+                for index, head in enumerate(lists):
+                    for page in pages_on(head):
+                        first = page_to_pfn(page).value_()
+                        frames.update(range(first, first + (1 << list_order(index))))
+    return frames
+
+
+def list_order(index):
+    """Lists are for each order up to PAGE_ALLOC_COSTLY_ORDER and migrate type, then THP's."""
+    order = index // prog["MIGRATE_PCPTYPES"].value_()
+    return order if order <= 3 else 9
+
+
 def huge_pages():
     """The first frames of hugetlb's pages, used and unused."""
     frames = set()
@@ -133,12 +155,14 @@ def classify(first, end, free, huge):
 
 
 if sys.argv[3:] == ["explain"]:
+    listed = cpu_pages()
     for pfn in map(int, sys.stdin):
         page = pfn_to_page(prog, pfn)
         kind = page.page_type.value_()
         mapping = page.mapping.value_() & 3
         names = "|".join(sorted(decode_page_flags(page).split("|")))
-        print(f"{names} type={kind:#x} mapping&3={mapping} refcount={page._refcount.counter.value_()}")
+        where = "on a CPU's list " if pfn in listed else ""
+        print(f"{where}{names} type={kind:#x} mapping&3={mapping} refcount={page._refcount.counter.value_()}")
 else:
     free, huge = free_pages(), huge_pages()
     for argument in sys.argv[3:]:

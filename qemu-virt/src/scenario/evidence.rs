@@ -131,6 +131,56 @@ pub fn convert(dist: &Dist, options: &[&str], from: &Path, to: &Path) -> Result<
     run::quiet(&mut command)
 }
 
+/// What was extracted of a dump that may not be whole.
+pub struct Extracted {
+    /// The vmcore.
+    pub vmcore: PathBuf,
+    /// The same as ELF.
+    pub elf: PathBuf,
+    /// Whether nothing is missing, by what the tool says.
+    pub complete: bool,
+}
+
+/// Extracts a dump that may not be whole.
+pub fn extract_what_is_there(dist: &Dist, image: &Path, folder: &Path) -> Result<Extracted> {
+    run::create_dir(folder)?;
+    let complete = is_whole(
+        Command::new(&dist.kdraw)
+            .args(["extract", "-o"])
+            .args([folder, image]),
+    )?;
+    let vmcore = find_file(folder, "vmcore")?;
+    let elf = folder.join("vmcore.elf");
+    let converted = is_whole(
+        Command::new(&dist.kdraw)
+            .args(["convert", "--format", "elf"])
+            .args([&vmcore, &elf]),
+    )?;
+    if converted != complete {
+        bail!("of a dump that is complete ({complete}), the vmcore says complete: {converted}");
+    }
+    Ok(Extracted {
+        vmcore,
+        elf,
+        complete,
+    })
+}
+
+/// Runs the tool, which ends with 1 if it did what it could and something is lost.
+fn is_whole(command: &mut Command) -> Result<bool> {
+    let output = command.stdin(Stdio::null()).output()?;
+    match output.status.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => bail!(
+            "`{}` ended with {}:\n{}",
+            run::shown(command),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    }
+}
+
 /// Runs the tool. After a stock `kexec` on a kernel whose kallsyms lack `_text` it may say with
 /// exit status 1 that it left out the absurd range of kexec-tools, and no other loss.
 fn kdraw(scenario: &Scenario, command: &mut Command) -> Result<String> {
@@ -238,7 +288,7 @@ fn check_vmcore(
 }
 
 /// Checks that a vmcore has the pages of a dump level: all of them, and no other ones.
-fn coverage(place: &Place, boot: &Boot, vmcore: &Vmcore, level: DumpLevel) -> Result<String> {
+pub fn coverage(place: &Place, boot: &Boot, vmcore: &Vmcore, level: DumpLevel) -> Result<String> {
     let memory = Memory::open(place.ram(), boot, vmcore.raw_notes()?)?;
     let expected = memory.classify()?.kept(level);
     let found = memory.pages_in(vmcore);

@@ -1,18 +1,17 @@
 //! Compares what kdraw leaves out with what others would, page by page, on the same memory.
 //!
 //! Three who know nothing of kdraw:
-//! - makedumpfile, over a vmcore of all pages. It refuses kernels built for 52-bit addresses, so
+//! - makedumpfile, over the dump of level 0. It refuses kernels built for 52-bit addresses, so
 //!   it judges 6.1 only.
 //! - drgn, with `classes.py`, which finds free and huge pages by their lists and everything else
 //!   by debug information.
 //! - the crashed kernel itself, which told the flags of all pages shortly before it panicked.
 //!
-//! kdraw's side is its classifier, run here over the guest's RAM file at each level, and the dump
-//! that the payload wrote at the scenario's level.
+//! kdraw's side is the dumps that the payload wrote at each level, all of the same memory.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,9 +19,9 @@ use kdraw_format::addr::{FRAME_SIZE, PhysRange};
 use kdraw_guest::page_flags;
 use kdraw_linux::classify::{DumpLevel, PageClass};
 
-use super::boot::Boot;
+use super::again::{Again, Wish};
 use super::result::Outcome;
-use super::{KernelChoice, Place, Scenario};
+use super::{KernelChoice, Place, Scenario, evidence};
 use crate::compare::Vmcore;
 use crate::kdump_file;
 use crate::material::{self, Suite};
@@ -33,6 +32,10 @@ use crate::run;
 const LEVELS: [u8; 7] = [0, 1, 2, 4, 8, 16, 31];
 /// The part of RAM that kdraw may keep though others leave it out: one page of so many.
 const TOLERANCE: usize = 200;
+/// The most bytes that a dump may have, in percent of makedumpfile's of the same memory.
+const SIZE_PERCENT: u64 = 105;
+/// What `classes.py` says first of a page on a CPU's list of free pages.
+const CPU_LIST: &str = "on a CPU's list";
 /// The classifier of a second opinion.
 const CLASSES: &str = include_str!("classes.py");
 
@@ -52,103 +55,158 @@ mod kpf {
     pub const PRIVATE: u64 = 1 << 35;
 }
 
-/// Makes the comparisons for the dump that was extracted to `vmcore`.
+/// The memory, the dumps of it, and what is in them.
+pub struct Dumps {
+    /// The pages of the memory.
+    pages: Pages,
+    memory: Memory,
+    /// The dump of level 0, an ELF vmcore.
+    pub complete: PathBuf,
+    /// Which pages the dump of each level has.
+    levels: Vec<(u8, KeptPages)>,
+}
+
+/// Captures at every level, and checks that each dump has the pages of its level, unchanged.
+pub fn capture_levels(again: &Again<'_>, first: &Path, outcome: &mut Outcome) -> Result<Dumps> {
+    let notes = Vmcore::open(first)?.raw_notes()?;
+    let memory = Memory::open(again.place.ram(), again.boot, notes)?;
+    let pages = memory.classify()?;
+    outcome.check("classes", true, census(&pages));
+    let complete = again.place.file("complete.vmcore");
+    let mut levels = Vec::new();
+    for bits in LEVELS {
+        let name = format!("level-{bits}");
+        let result = again.capture(&name, Wish::level(bits)).and_then(|dump| {
+            ensure!(
+                dump.extracted.complete,
+                "the dump is not complete: {}",
+                dump.said
+            );
+            let vmcore = Vmcore::open(&dump.extracted.elf)?;
+            let compared = again.compare(&vmcore)?;
+            let level = DumpLevel::new(bits).context("level")?;
+            let coverage = evidence::coverage(again.place, again.boot, &vmcore, level)?;
+            levels.push((bits, memory.pages_in(&vmcore)));
+            if bits == 0 {
+                std::fs::rename(&dump.extracted.elf, &complete)?;
+            }
+            again.forget(&name)?;
+            Ok(format!("{compared}; {coverage}; {}", dump.said))
+        });
+        outcome.check_result(&name, result);
+    }
+    Ok(Dumps {
+        pages,
+        memory,
+        complete,
+        levels,
+    })
+}
+
+/// Compares the dumps with what others keep of the same memory; `size` is the length of the
+/// first dump.
 pub fn check(
     scenario: &Scenario,
     place: &Place,
-    boot: &Boot,
-    vmcore: &Path,
+    dumps: &Dumps,
+    makedumpfile: &dyn Fn() -> Result<Command>,
+    size: u64,
     outcome: &mut Outcome,
 ) -> Result<()> {
     let KernelChoice::Suite(suite) = scenario.kernel else {
         bail!("the filter is compared on Debian kernels, for their debug information");
     };
-    let dump = Vmcore::open(vmcore)?;
-    let memory = Memory::open(place.ram(), boot, dump.raw_notes()?)?;
-    let pages = memory.classify()?;
-    outcome.check("classes", true, census(&pages));
-
-    let complete = place.file("complete.vmcore");
-    memory.write_vmcore(&complete, &vec![true; memory.frames])?;
     let vmlinux = material::debug_kernel(suite)?;
     let comparison = Comparison {
         place,
-        complete: &complete,
+        dumps,
         vmlinux: &vmlinux,
-        pages: &pages,
     };
-    let level = DumpLevel::new(scenario.dump.level).context("level")?;
-    let dumped = memory.pages_in(&dump);
     if suite == Suite::Bookworm {
-        for bits in LEVELS {
-            let result = comparison.makedumpfile(bits, memory.frames, &dumped, level);
+        for (bits, dumped) in &dumps.levels {
+            let result = comparison.makedumpfile(*bits, dumped, makedumpfile);
             outcome.check_result(&format!("filter-makedumpfile-{bits}"), result);
         }
+        let result = comparison.sizes(scenario, size, makedumpfile);
+        outcome.check_result("size-makedumpfile", result);
     }
-    match drgn_classes(&complete, &vmlinux, &memory) {
+    match drgn_classes(&dumps.complete, &vmlinux, &dumps.memory) {
         Err(error) => outcome.check("filter-drgn", false, format!("{error:#}")),
         Ok(theirs) => {
-            for bits in LEVELS {
-                let level = DumpLevel::new(bits).context("level")?;
+            for (bits, dumped) in &dumps.levels {
+                let level = DumpLevel::new(*bits).context("level")?;
                 let kept = memory::kept(&theirs, level);
-                let result = comparison.judge(&format!("drgn-{bits}"), level, &kept);
+                let result = comparison.compare(&format!("drgn-{bits}"), dumped, &kept);
                 outcome.check_result(&format!("filter-drgn-{bits}"), result);
             }
         }
     }
     let told =
-        kernel_classes(place.ram(), &memory).and_then(|theirs| compare_snapshot(&pages, &theirs));
+        kernel_classes(place.ram(), &dumps.memory).and_then(|theirs| comparison.snapshot(&theirs));
     outcome.check_result("filter-kpageflags", told);
-    std::fs::remove_file(&complete)?;
     Ok(())
 }
 
 /// What all comparisons need.
 struct Comparison<'a> {
     place: &'a Place,
-    complete: &'a Path,
+    dumps: &'a Dumps,
     vmlinux: &'a Path,
-    pages: &'a Pages,
 }
 
 impl Comparison<'_> {
-    /// Compares with makedumpfile at a level; if the payload dumped at that level, its dump too.
+    /// Compares a dump with what makedumpfile keeps at its level.
     fn makedumpfile(
         &self,
         bits: u8,
-        frames: usize,
         dumped: &KeptPages,
-        dump_level: DumpLevel,
+        program: &dyn Fn() -> Result<Command>,
     ) -> Result<String> {
-        let level = DumpLevel::new(bits).context("level")?;
+        let out = self.run_makedumpfile(program, &["-d", &bits.to_string()])?;
+        let kept = kdump_file::kept(&out, FIRST_FRAME, self.dumps.memory.frames)?;
+        std::fs::remove_file(&out)?;
+        self.compare(&format!("makedumpfile-{bits}"), dumped, &kept)
+    }
+
+    /// Compares the length of the first dump with makedumpfile's of the same pages, packed.
+    fn sizes(
+        &self,
+        scenario: &Scenario,
+        ours: u64,
+        program: &dyn Fn() -> Result<Command>,
+    ) -> Result<String> {
+        let level = scenario.dump.level.to_string();
+        let out = self.run_makedumpfile(program, &["-l", "-d", &level])?;
+        let theirs = std::fs::metadata(&out)?.len();
+        std::fs::remove_file(&out)?;
+        let percent = ours as f64 / theirs as f64 * 100.0;
+        let told =
+            format!("at level {level} {ours} bytes here, {theirs} with -l there: {percent:.1} %");
+        ensure!(ours <= theirs / 100 * SIZE_PERCENT, "{told}");
+        Ok(told)
+    }
+
+    /// Makes a file of makedumpfile's from the dump of level 0.
+    fn run_makedumpfile(
+        &self,
+        program: &dyn Fn() -> Result<Command>,
+        options: &[&str],
+    ) -> Result<PathBuf> {
         let out = self.place.file("makedumpfile.vmcore");
         let _ = std::fs::remove_file(&out);
         run::quiet(
-            Command::new(material::makedumpfile_native()?)
-                .args(["-d", &bits.to_string()])
-                .args([self.complete, &out])
+            program()?
+                .args(options)
+                .args([&self.dumps.complete, &out])
                 .stdin(Stdio::null()),
         )?;
-        let kept = kdump_file::kept(&out, FIRST_FRAME, frames)?;
-        std::fs::remove_file(&out)?;
-        let told = self.judge(&format!("makedumpfile-{bits}"), level, &kept)?;
-        if level != dump_level {
-            return Ok(told);
-        }
-        let by_dump = self.compare(&format!("makedumpfile-{bits}-dump"), dumped, &kept)?;
-        Ok(format!("{told}; the payload's dump: {by_dump}"))
-    }
-
-    /// Compares the classifier at a level with what somebody else keeps.
-    fn judge(&self, name: &str, level: DumpLevel, theirs: &KeptPages) -> Result<String> {
-        let ours = self.pages.kept(level);
-        self.compare(name, &ours, theirs)
+        Ok(out)
     }
 
     /// Checks that whatever `ours` lacks `theirs` lacks too, and explains what `ours` has more.
     fn compare(&self, name: &str, ours: &KeptPages, theirs: &KeptPages) -> Result<String> {
         let only = |have: &KeptPages, lack: &KeptPages| -> Vec<usize> {
-            let pages = self.pages.classes.iter().enumerate();
+            let pages = self.dumps.pages.classes.iter().enumerate();
             let pages = pages.filter(|(_, class)| class.is_some());
             let pages = pages.map(|(index, _)| index);
             pages
@@ -161,7 +219,7 @@ impl Comparison<'_> {
             let what = self.explain(&format!("{name}-lost"), &lost)?;
             bail!("{counts}; {} pages are kept there only: {what}", lost.len());
         }
-        let limit = self.pages.classes.len() / TOLERANCE;
+        let limit = self.dumps.pages.classes.len() / TOLERANCE;
         let what = match more.len() {
             0 => "the same".into(),
             _ => format!("{} here only: {}", more.len(), self.explain(name, &more)?),
@@ -175,15 +233,11 @@ impl Comparison<'_> {
 
     /// Tells what pages are, the most frequent kinds first; all kinds are in a file.
     fn explain(&self, name: &str, indexes: &[usize]) -> Result<String> {
-        let mut list = String::new();
-        for index in indexes {
-            list += &format!("{}\n", FIRST_FRAME + *index as u64);
-        }
-        let text = script(self.complete, self.vmlinux, &["explain".into()], &list)?;
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-        for (index, flags) in indexes.iter().zip(text.lines()) {
-            let class = self.pages.classes[*index].map_or("no page", PageClass::name);
-            *kinds.entry(format!("{class}, {flags}")).or_default() += 1;
+        let told = self.kinds(indexes)?;
+        for (index, kind) in indexes.iter().zip(&told) {
+            let class = self.dumps.pages.classes[*index].map_or("no page", PageClass::name);
+            *kinds.entry(format!("{class}, {kind}")).or_default() += 1;
         }
         let mut kinds: Vec<(usize, String)> = kinds
             .into_iter()
@@ -194,11 +248,62 @@ impl Comparison<'_> {
             .iter()
             .map(|(count, kind)| format!("{count} × {kind}"))
             .collect();
+        let pages = indexes.iter().zip(&told);
+        let pages =
+            pages.map(|(index, kind)| format!("{:#x} {kind}\n", FIRST_FRAME + *index as u64));
         std::fs::write(
             self.place.file(&format!("filter-{name}.txt")),
-            format!("{}\n\n{list}", lines.join("\n")),
+            format!("{}\n\n{}", lines.join("\n"), pages.collect::<String>()),
         )?;
         Ok(lines.into_iter().take(3).collect::<Vec<_>>().join("; "))
+    }
+
+    /// Returns what drgn tells of each page.
+    fn kinds(&self, indexes: &[usize]) -> Result<Vec<String>> {
+        let mut list = String::new();
+        for index in indexes {
+            list += &format!("{}\n", FIRST_FRAME + *index as u64);
+        }
+        let complete = &self.dumps.complete;
+        let text = script(complete, self.vmlinux, &["explain".into()], &list)?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Compares the classes with what the kernel said. Between that and the panic a few pages
+    /// change their use, and a CPU takes free pages in bulk onto a list of its own, where nothing
+    /// but that list tells that they are free: from 6.7 on, as many as 2016 at a
+    /// time (CONFIG_PCP_BATCH_SCALE_MAX).
+    fn snapshot(&self, theirs: &[Option<PageClass>]) -> Result<String> {
+        let mut changes: BTreeMap<(PageClass, PageClass), usize> = BTreeMap::new();
+        let (mut all, mut taken) = (0, Vec::new());
+        for (index, (ours, theirs)) in self.dumps.pages.classes.iter().zip(theirs).enumerate() {
+            if let (Some(ours), Some(theirs)) = (ours, theirs) {
+                all += 1;
+                if ours != theirs {
+                    *changes.entry((*theirs, *ours)).or_default() += 1;
+                }
+                if (*theirs, *ours) == (PageClass::Free, PageClass::Kernel) {
+                    taken.push(index);
+                }
+            }
+        }
+        let kinds = self.kinds(&taken)?;
+        let listed = kinds
+            .iter()
+            .filter(|kind| kind.starts_with(CPU_LIST))
+            .count();
+        let differ = changes.values().sum::<usize>() - listed;
+        let told: Vec<String> = changes
+            .iter()
+            .map(|((was, is), count)| format!("{count} × {} then {}", was.name(), is.name()))
+            .collect();
+        let told = format!(
+            "{differ} of {all} pages differ, and {listed} that went to a CPU's list of free \
+             pages: {}",
+            told.join(", ")
+        );
+        ensure!(all > 0 && differ <= all / TOLERANCE, "{told}");
+        Ok(told)
     }
 }
 
@@ -331,26 +436,4 @@ fn class_of(flags: u64) -> PageClass {
     } else {
         PageClass::Kernel
     }
-}
-
-/// Compares with what the kernel said. Between that and the panic a few pages change their use.
-fn compare_snapshot(pages: &Pages, theirs: &[Option<PageClass>]) -> Result<String> {
-    let mut changes: BTreeMap<(PageClass, PageClass), usize> = BTreeMap::new();
-    let mut all = 0;
-    for (ours, theirs) in pages.classes.iter().zip(theirs) {
-        if let (Some(ours), Some(theirs)) = (ours, theirs) {
-            all += 1;
-            if ours != theirs {
-                *changes.entry((*theirs, *ours)).or_default() += 1;
-            }
-        }
-    }
-    let differ: usize = changes.values().sum();
-    let told: Vec<String> = changes
-        .iter()
-        .map(|((was, is), count)| format!("{count} × {} then {}", was.name(), is.name()))
-        .collect();
-    let told = format!("{differ} of {all} pages differ: {}", told.join(", "));
-    ensure!(all > 0 && differ <= all / TOLERANCE, "{told}");
-    Ok(told)
 }

@@ -67,7 +67,7 @@ pub fn arm_script(scenario: &Scenario) -> String {
 
 /// Returns the end of the script: the guest's program fills memory and panics.
 pub fn fill_and_panic(scenario: &Scenario) -> String {
-    let (huge_pages, snapshot) = match scenario.filter {
+    let (huge_pages, snapshot) = match scenario.again {
         true => (HUGE_PAGES, " snapshot"),
         false => ("", ""),
     };

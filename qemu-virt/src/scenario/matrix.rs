@@ -23,6 +23,8 @@ struct Variant {
     loader: Loader,
     /// Compared with what `kdraw estimate` says just before.
     estimate: bool,
+    /// Captured again and again, at every level, cut, and into small slots.
+    again: bool,
     /// Also opened with drgn, crash and gdb.
     tools: bool,
     /// On these kernels, with `--full`, with Debian's arm64 build of crash besides.
@@ -45,6 +47,7 @@ const BASE: Variant = Variant {
     plain: false,
     loader: Loader::Kdraw,
     estimate: false,
+    again: false,
     tools: false,
     arm64_crash: &[],
     quick: &[],
@@ -114,6 +117,13 @@ const VARIANTS: &[Variant] = &[
         ..BASE
     },
     Variant {
+        name: "again",
+        again: true,
+        tools: true,
+        quick: &[Suite::Bookworm],
+        ..BASE
+    },
+    Variant {
         name: "stock-kexec",
         panic_cpu: 1,
         loader: Loader::Kexec,
@@ -165,7 +175,7 @@ impl Variant {
             panic_cpu: self.panic_cpu,
             plain: self.plain,
             loader: self.loader,
-            filter: false,
+            again: self.again,
             estimate: self.estimate,
             dump: DumpOptions::default(),
         }

@@ -4,6 +4,7 @@
 //! the guest, [`evidence`] examines what it left, [`result`] records the checks.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,8 +13,9 @@ use serde::Serialize;
 use crate::disk::Disk;
 use crate::dist::Dist;
 use crate::material::{self, Kernel, Suite};
-use crate::qemu::{DiskBus, Machine};
+use crate::qemu::{DiskBus, Line, Machine, Qemu};
 
+pub mod again;
 pub mod boot;
 pub mod estimate;
 pub mod evidence;
@@ -27,10 +29,13 @@ pub mod result;
 pub mod stock_kexec;
 pub mod tools;
 pub mod unfinished;
+pub mod worth;
 
+use again::{Again, Armed};
+use boot::Boot;
 pub use place::Place;
 use result::Outcome;
-use tools::Readers;
+use tools::{Foreign, Readers};
 
 /// Room on the dump partition beyond the size of RAM, in MiB.
 const DUMP_SLACK_MIB: u64 = 64;
@@ -143,9 +148,10 @@ pub struct Scenario {
     /// What loads the payload.
     #[arg(long, value_enum, default_value = "kdraw")]
     pub loader: Loader,
-    /// Compare what is left out with makedumpfile, drgn and the kernel's own flags.
+    /// Capture the same memory again at every level, cut, and into small slots; with the foreign
+    /// readers, also compare what is left out with makedumpfile, drgn and the kernel's own flags.
     #[arg(long)]
-    pub filter: bool,
+    pub again: bool,
     /// Ask `kdraw estimate` just before the panic, and compare with what the payload writes.
     #[arg(long)]
     pub estimate: bool,
@@ -255,6 +261,7 @@ pub fn machine<'a>(
         initramfs,
         command_line,
         ram: place.ram(),
+        entry: None,
         sockets: place.sockets(),
         count: false,
     }
@@ -275,12 +282,14 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
     let command_line = scenario.command_line();
     let machine = machine(scenario, &kernel, place, &disk, &initramfs, &command_line);
     let mut outcome = Outcome::new(scenario, &kernel);
-    let boot = boot::run(
-        &machine,
-        &place.console(),
-        budget(scenario),
-        &mut |_, _, _| Ok(()),
-    )?;
+    let mut armed = None;
+    let mut watch = |line: &Line, boot: &Boot, qemu: &mut Qemu| {
+        if scenario.again && line.text == "guest: step load 0" {
+            armed = Some(Armed::keep(boot, qemu, &disk, place)?);
+        }
+        Ok(())
+    };
+    let boot = boot::run(&machine, &place.console(), budget(scenario), &mut watch)?;
     boot.check(scenario, &mut outcome);
     evidence::check_disk(&disk, &mut outcome)?;
     if scenario.loader != Loader::None {
@@ -299,14 +308,51 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
     if scenario.estimate {
         estimate::check(dist, &disk.path, &boot, &mut outcome);
     }
-    if scenario.filter {
-        let vmcore = place.file("vmcore.elf");
-        filter::check(scenario, place, &boot, &vmcore, &mut outcome)?;
+    if scenario.again {
+        let again = Again {
+            scenario,
+            dist,
+            place,
+            boot: &boot,
+            armed: armed.as_ref().context("the capture was never armed")?,
+        };
+        if let Err(error) = capture_again(&again, &disk, readers, &mut outcome) {
+            outcome.check("again", false, format!("{error:#}"));
+        }
     }
     disk.forget_copy()?;
     std::fs::remove_file(&initramfs)?;
     outcome.write(&place.file("result.json"))?;
     Ok(outcome)
+}
+
+/// Captures the same memory again in other ways, and compares the dumps with each other and with
+/// what others would keep.
+fn capture_again(
+    again: &Again<'_>,
+    disk: &Disk,
+    readers: Readers,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let (scenario, place) = (again.scenario, again.place);
+    let vmcore = place.file("vmcore.elf");
+    let dumps = filter::capture_levels(again, &vmcore, outcome)?;
+    worth::check_slots(again, outcome)?;
+    if readers == Readers::None {
+        return worth::check_cuts(again, disk, None, outcome);
+    }
+    let size = unfinished::header(disk)?.stream_len;
+    let makedumpfile = || match readers {
+        Readers::All => material::makedumpfile_arm64().map(|root| {
+            let program = root.join("usr/bin/makedumpfile");
+            tools::emulated(&root, &program)
+        }),
+        _ => material::makedumpfile_native().map(Command::new),
+    };
+    filter::check(scenario, place, &dumps, &makedumpfile, size, outcome)?;
+    tools::check_same(scenario, place, &dumps.complete, &vmcore, outcome)?;
+    let foreign = Foreign::new(scenario, &place.file("vmcore"), &vmcore)?;
+    worth::check_cuts(again, disk, Some(&foreign), outcome)
 }
 
 /// Returns how long the guest may run; emulated CPUs differ much in speed.

@@ -14,7 +14,7 @@ use kdraw_format::slot::{EpitaphKind, Outcome};
 
 use super::boot::{self, Boot};
 use super::{DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, unfinished};
-use crate::disk::{DUMP, Disk};
+use crate::disk::Disk;
 use crate::dist::Dist;
 use crate::material::Suite;
 use crate::qemu::{DiskBus, Line, Qemu};
@@ -500,7 +500,7 @@ fn scenario(case: &Case) -> Scenario {
         panic_cpu: 0,
         plain: false,
         loader: Loader::Kdraw,
-        filter: false,
+        again: false,
         estimate: false,
         dump: DumpOptions::default(),
     }
@@ -614,7 +614,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 
 /// Returns where `kdraw load` said that a segment lies: `NAME  0xSTART-0xEND …`; of a name of two
 /// words, the first one is looked for.
-fn segment_address(boot: &Boot, name: &str) -> Result<u64> {
+pub fn segment_address(boot: &Boot, name: &str) -> Result<u64> {
     let mut lines = boot.lines.iter().map(|line| line.text.split_whitespace());
     let range = lines.find_map(|mut words| {
         let is_it = words.next() == Some(name);
@@ -625,13 +625,8 @@ fn segment_address(boot: &Boot, name: &str) -> Result<u64> {
     u64::from_str_radix(start, 16).with_context(|| format!("the {name}'s address is no number"))
 }
 
-/// Offsets of both superblocks on the dump partition.
-fn superblocks(disk: &Disk) -> [u64; 2] {
-    [0, Superblock::second_copy(disk.part(DUMP).length).0]
-}
-
 fn erase_superblocks(disk: &Disk) -> Result<()> {
-    for at in superblocks(disk) {
+    for at in disk.superblocks() {
         disk.write_dump(at, &[0; BLOCK])?;
     }
     Ok(())
@@ -642,9 +637,5 @@ fn rewrite_superblocks(disk: &Disk, change: fn(&mut Superblock)) -> Result<()> {
     disk.read_dump(0, &mut block)?;
     let mut superblock = Superblock::decode(&block).context("the guest left no superblock")?;
     change(&mut superblock);
-    superblock.encode(&mut block);
-    for at in superblocks(disk) {
-        disk.write_dump(at, &block)?;
-    }
-    Ok(())
+    disk.sign(&superblock)
 }

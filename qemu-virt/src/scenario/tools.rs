@@ -35,6 +35,8 @@ const FEWEST_TASKS: usize = 60;
 
 /// What crash is asked.
 const CRASH_COMMANDS: &str = "set scroll off\nbt\nps\nkmem -i\nlog\nquit\n";
+/// What crash is asked of a dump that was cut.
+const CRASH_TASKS: &str = "set scroll off\nbt\nps\nquit\n";
 
 /// What drgn is asked: the tasks, and the stack of the task that panicked.
 const DRGN_SCRIPT: &str = r#"
@@ -50,6 +52,41 @@ for task in tasks:
 crashed = prog.crashed_thread()
 print("crashed", crashed.tid)
 print(crashed.stack_trace())
+"#;
+
+/// What drgn is asked besides: the log, and how much memory is in use for what.
+const DRGN_MEMORY: &str = r#"
+from drgn.helpers.linux.mm import totalram_pages
+from drgn.helpers.linux.mmzone import for_each_online_pgdat
+from drgn.helpers.linux.printk import get_dmesg
+print(get_dmesg(prog).decode(errors="replace"))
+print("pages", int(totalram_pages(prog)))
+for name in "vm_zone_stat", "vm_node_stat", "vm_numa_event":
+    print(name, [item.counter.value_() for item in prog[name]])
+for node in for_each_online_pgdat(prog):
+    for zone in node.node_zones:
+        print("free blocks", [area.nr_free.value_() for area in zone.free_area])
+"#;
+
+/// What gdb is asked of every dump.
+const GDB_RELEASE: &str = "print(gdb.parse_and_eval('init_uts_ns.name.release').string())";
+/// What gdb is asked besides: stacks, tasks, the log's text, and how much memory is in use for what.
+const GDB_SCRIPT: &str = r#"
+import gdb, re
+gdb.execute("thread apply all bt")
+init, link = gdb.parse_and_eval("init_task"), gdb.parse_and_eval("&((struct task_struct *)0)->tasks")
+kind, task = init.type.pointer(), init.address
+while True:
+    print("task", int(task["pid"]), task["comm"].string(errors="replace"))
+    task = gdb.Value(int(task["tasks"]["next"]) - int(link)).cast(kind)
+    if task == init.address:
+        break
+log, length = (int(gdb.parse_and_eval(name)) for name in ("log_buf", "log_buf_len"))
+text = bytes(gdb.selected_inferior().read_memory(log, length))
+for line in re.findall(rb"[ -~]{8,}", text):
+    print(line.decode())
+for name in "_totalram_pages", "vm_zone_stat", "vm_node_stat":
+    gdb.execute("print " + name)
 "#;
 
 /// Opens a vmcore with every tool and checks what they print: gdb as ELF, the others as it is, and
@@ -97,7 +134,7 @@ pub fn check(
         let emulated = emulated.map(|seen| format!("{seen}; {took} s"));
         outcome.check_result(&named("crash-arm64"), emulated);
     }
-    let gdb = gdb(&found.elf, &vmlinux, &info).and_then(|text| {
+    let gdb = gdb(&found.elf, &vmlinux, &info, GDB_RELEASE).and_then(|text| {
         std::fs::write(place.file(&named("gdb.txt")), &text)?;
         expect(&text, &[&outcome.release])?;
         Ok(format!("init_uts_ns.name.release is {:?}", outcome.release))
@@ -170,7 +207,7 @@ struct Opener<'a> {
 impl Opener<'_> {
     /// Opens a vmcore with drgn; `name` is that of the file for what it printed.
     fn drgn(&self, vmcore: &Path, name: &str) -> Result<String> {
-        let text = drgn(vmcore, self.vmlinux)?;
+        let text = drgn(vmcore, self.vmlinux, DRGN_SCRIPT)?;
         std::fs::write(self.place.file(&format!("{name}.txt")), &text)?;
         let tasks = text.lines().filter(|line| line.starts_with("task "));
         let tasks = tasks.count();
@@ -183,7 +220,7 @@ impl Opener<'_> {
 
     /// Opens a vmcore with crash, as [`Opener::drgn`] does.
     fn crash(&self, program: Command, vmcore: &Path, name: &str) -> Result<String> {
-        let text = crash(program, vmcore, self.vmlinux, self.info)?;
+        let text = crash(program, vmcore, self.vmlinux, self.info, CRASH_COMMANDS)?;
         std::fs::write(self.place.file(&format!("{name}.txt")), &text)?;
         expect(&text, frames(self.panic))?;
         expect(&text, &["Starting crashdump kernel", "TOTAL MEM"])?;
@@ -227,6 +264,116 @@ impl Opener<'_> {
     }
 }
 
+/// Checks that every reader gives the same answers about `complete`, a dump of all pages, and
+/// about `filtered`, one of the same memory.
+pub fn check_same(
+    scenario: &Scenario,
+    place: &Place,
+    complete: &Path,
+    filtered: &Path,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let answers = |vmcore: &Path| Foreign::new(scenario, vmcore, vmcore)?.answers();
+    let (all, some) = (answers(complete)?, answers(filtered)?);
+    for ((reader, all), (_, some)) in all.into_iter().zip(some) {
+        let same = all.and_then(|all| {
+            let some = some?;
+            std::fs::write(place.file(&format!("{reader}-complete.txt")), &all)?;
+            std::fs::write(place.file(&format!("{reader}-filtered.txt")), &some)?;
+            let same = same(&all, &some)?;
+            let tasks = all
+                .lines()
+                .filter(|line| line.starts_with("task ") || is_task(line));
+            let tasks = tasks.count();
+            if tasks < FEWEST_TASKS {
+                bail!("{tasks} tasks, fewer than {FEWEST_TASKS}");
+            }
+            expect(&all, &["sysrq triggered crash"])?;
+            Ok(format!("bt, {tasks} tasks, log, memory in use: {same}"))
+        });
+        outcome.check_result(&format!("same-{reader}"), same);
+    }
+    Ok(())
+}
+
+/// Compares two answers.
+pub fn same(expected: &str, found: &str) -> Result<String> {
+    let mut lines = expected.lines().zip(found.lines());
+    if let Some((expected, found)) = lines.find(|(expected, found)| expected != found) {
+        bail!("{found:?} instead of {expected:?}");
+    }
+    let (expected, found) = (expected.lines().count(), found.lines().count());
+    if expected != found {
+        bail!("{found} lines instead of {expected}");
+    }
+    Ok(format!("{expected} lines are the same"))
+}
+
+/// Returns what crash printed without what it says of itself before its first answer, such as
+/// that names of page flags, which only `kmem` shows, are not in a dump that was cut.
+fn without_complaints(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.starts_with("crash: "));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// What a reader printed, or why it could not.
+pub type Answer = (&'static str, Result<String>);
+
+/// A vmcore and what its readers have to know.
+pub struct Foreign {
+    vmcore: PathBuf,
+    vmlinux: PathBuf,
+    /// VMCOREINFO.
+    info: BTreeMap<String, String>,
+}
+
+impl Foreign {
+    /// Finds the debug information for a vmcore of a Debian kernel.
+    /// `elf` is the vmcore as ELF, or any other of the same kernel and boot.
+    pub fn new(scenario: &Scenario, vmcore: &Path, elf: &Path) -> Result<Self> {
+        let KernelChoice::Suite(suite) = scenario.kernel else {
+            bail!("the foreign readers need a Debian kernel, for its debug information");
+        };
+        Ok(Self {
+            vmcore: vmcore.to_path_buf(),
+            vmlinux: material::debug_kernel(suite)?,
+            info: vmcoreinfo(elf)?,
+        })
+    }
+
+    /// Returns the tasks and the stack of the one that panicked.
+    pub fn tasks(&self) -> [Answer; 2] {
+        let crash = material::crash_native().map(Command::new);
+        [
+            ("drgn", drgn(&self.vmcore, &self.vmlinux, DRGN_SCRIPT)),
+            (
+                "crash",
+                crash
+                    .and_then(|program| self.crash(program, CRASH_TASKS))
+                    .map(|text| without_complaints(&text)),
+            ),
+        ]
+    }
+
+    /// Returns stacks, tasks, log, and how much memory is in use for what.
+    pub fn answers(&self) -> Result<[Answer; 3]> {
+        let program = Command::new(material::crash_native()?);
+        let all = format!("{DRGN_SCRIPT}{DRGN_MEMORY}");
+        Ok([
+            ("drgn", drgn(&self.vmcore, &self.vmlinux, &all)),
+            ("crash", self.crash(program, CRASH_COMMANDS)),
+            (
+                "gdb",
+                gdb(&self.vmcore, &self.vmlinux, &self.info, GDB_SCRIPT),
+            ),
+        ])
+    }
+
+    fn crash(&self, program: Command, commands: &str) -> Result<String> {
+        crash(program, &self.vmcore, &self.vmlinux, &self.info, commands)
+    }
+}
+
 /// Returns functions that are on the stack of the panicking CPU.
 fn frames(panic: Panic) -> &'static [&'static str] {
     match panic {
@@ -243,11 +390,11 @@ fn expect(text: &str, words: &[&str]) -> Result<()> {
     }
 }
 
-fn drgn(vmcore: &Path, vmlinux: &Path) -> Result<String> {
+fn drgn(vmcore: &Path, vmlinux: &Path, script: &str) -> Result<String> {
     let python = material::drgn_python()?;
     run::output(
         Command::new(python)
-            .args(["-c", DRGN_SCRIPT])
+            .args(["-c", script])
             .args([vmcore, vmlinux]),
     )
 }
@@ -260,9 +407,10 @@ fn crash(
     vmcore: &Path,
     vmlinux: &Path,
     info: &BTreeMap<String, String>,
+    commands: &str,
 ) -> Result<String> {
     let script = std::env::temp_dir().join(format!("kdraw-crash-{}", std::process::id()));
-    std::fs::write(&script, CRASH_COMMANDS)?;
+    std::fs::write(&script, commands)?;
     command.args(["-s", "--no_modules", "-i"]).arg(&script);
     if info.get("NUMBER(VA_BITS)").map(String::as_str) == Some("52") {
         let offset = hexadecimal(info.get("NUMBER(PHYS_OFFSET)").context("no PHYS_OFFSET")?)?;
@@ -289,26 +437,38 @@ fn restore(stream: &Path, file: &Path) -> Result<()> {
 /// Returns the command that starts Debian's arm64 crash with qemu-user.
 fn crash_arm64() -> Result<Command> {
     let root = material::crash_arm64()?;
-    let mut command = Command::new("qemu-aarch64-static");
-    command.arg("-L").arg(&root).arg(root.join("usr/bin/crash"));
-    Ok(command)
+    Ok(emulated(&root, &root.join("usr/bin/crash")))
 }
 
-fn gdb(vmcore: &Path, vmlinux: &Path, info: &BTreeMap<String, String>) -> Result<String> {
+/// Returns the command that starts an arm64 program, whose libraries are in `root`, with qemu-user.
+pub fn emulated(root: &Path, program: &Path) -> Command {
+    let mut command = Command::new("qemu-aarch64-static");
+    command.arg("-L").arg(root).arg(program);
+    command
+}
+
+/// Runs a Python script in gdb.
+fn gdb(
+    vmcore: &Path,
+    vmlinux: &Path,
+    info: &BTreeMap<String, String>,
+    script: &str,
+) -> Result<String> {
     let offset = hexadecimal(info.get("KERNELOFFSET").context("no KERNELOFFSET")?)?;
-    let symbols = format!("symbol-file -o {offset:#x} {}", vmlinux.display());
-    let core = format!("core-file {}", vmcore.display());
+    let file = std::env::temp_dir().join(format!("kdraw-gdb-{}.py", std::process::id()));
+    std::fs::write(&file, script)?;
     let mut command = Command::new("gdb-multiarch");
-    command.args([
-        "-nx",
-        "-batch",
-        "-ex",
-        "set architecture aarch64",
-        "-ex",
-        &symbols,
-    ]);
-    command.args(["-ex", &core, "-ex", "print init_uts_ns.name.release"]);
-    run::output(command.stderr(Stdio::null()))
+    command.args(["-nx", "-batch", "-ex", "set architecture aarch64"]);
+    for step in [
+        format!("symbol-file -o {offset:#x} {}", vmlinux.display()),
+        format!("core-file {}", vmcore.display()),
+        format!("source {}", file.display()),
+    ] {
+        command.args(["-ex", &step]);
+    }
+    let output = run::output(command.stderr(Stdio::null()));
+    std::fs::remove_file(&file)?;
+    output
 }
 
 /// Tells whether a line of crash's `ps` is a task: `>` or a space, then PID, PPID, CPU.

@@ -1,10 +1,10 @@
 //! A dump that the payload began and could not end: what its slot's header must say, and that
 //! everything written before is still had.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use kdraw_format::layout::{BLOCK, SlotPlace, Superblock};
 use kdraw_format::slot::{EpitaphKind, Outcome, SlotHeader};
 use object::{Object as _, ObjectSymbol as _};
@@ -125,36 +125,13 @@ pub fn check(
 /// Extracts the dump; returns how many pages were in it.
 fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result<u64> {
     let folder = place.file("extracted");
-    run::create_dir(&folder)?;
-    let mut command = Command::new(&dist.kdraw);
-    command
-        .arg("extract")
-        .arg(&disk.path)
-        .arg("-o")
-        .arg(&folder);
-    let output = command.stdin(Stdio::null()).output()?;
-    // Exit status 1: extracted, and something is lost.
-    if output.status.code() != Some(1) {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{}` ended with {}:\n{errors}",
-            run::shown(&command),
-            output.status
-        );
-    }
-    evidence::check_dmesg(&evidence::find_file(&folder, "dmesg.txt")?, boot)?;
-    // The vmcore itself says that something is missing.
-    let elf = folder.join("vmcore.elf");
-    let mut command = Command::new(&dist.kdraw);
-    command.args(["convert", "--format", "elf"]);
-    command
-        .arg(evidence::find_file(&folder, "vmcore")?)
-        .arg(&elf);
-    let output = command.stdin(Stdio::null()).output()?;
-    if output.status.code() != Some(1) {
-        bail!("`{}` ended with {}", run::shown(&command), output.status);
-    }
-    let vmcore = Vmcore::open(&elf)?;
+    let extracted = evidence::extract_what_is_there(dist, &disk.path, &folder)?;
+    ensure!(
+        !extracted.complete,
+        "the tool takes the dump for a whole one"
+    );
+    evidence::check_dmesg(&extracted.vmcore.with_file_name("dmesg.txt"), boot)?;
+    let vmcore = Vmcore::open(&extracted.elf)?;
     let compared = vmcore.compare(place.ram(), &boot.crash_region)?;
     if compared.pages == 0 || compared.mismatches != 0 || !compared.outside.is_empty() {
         bail!(
@@ -169,13 +146,14 @@ fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result
 }
 
 /// Returns where the partition's only slot lies.
-fn slot(disk: &Disk) -> Result<SlotPlace> {
+pub fn slot(disk: &Disk) -> Result<SlotPlace> {
     let mut block = [0; BLOCK];
     disk.read_dump(0, &mut block)?;
     let superblock = Superblock::decode(&block)?;
     superblock.slot(0).context("the partition has no slot")
 }
 
+/// Reads the newest header of the partition's only slot.
 pub fn header(disk: &Disk) -> Result<SlotHeader> {
     let slot = slot(disk)?;
     let copy = |number| -> Result<_> {
