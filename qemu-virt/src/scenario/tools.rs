@@ -312,7 +312,7 @@ pub fn same(expected: &str, found: &str) -> Result<String> {
 /// Returns what crash printed without what it says of itself before its first answer, such as
 /// that names of page flags, which only `kmem` shows, are not in a dump that was cut.
 fn without_complaints(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.starts_with("crash: "));
+    let lines = text.lines().skip_while(|line| !line.starts_with("PID:"));
     lines.map(|line| format!("{line}\n")).collect()
 }
 
