@@ -39,6 +39,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    kdraw::sys::end_with_reader();
     let cli = Cli::parse();
     let system = System::new(cli.sysroot);
     let outcome = match cli.command {

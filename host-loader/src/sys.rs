@@ -1,4 +1,4 @@
-//! The one system call that neither std nor rustix offers: kexec_load(2).
+//! What neither std nor rustix offers: kexec_load(2), and how SIGPIPE is taken.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -59,5 +59,14 @@ pub fn kexec_load_crash(entry: u64, segments: &[Segment]) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Lets SIGPIPE end the program, as it ends others: `kdraw info … | head` is no failure. Rust's
+/// runtime ignores the signal, and printing would panic.
+pub fn end_with_reader() {
+    // SAFETY: the default disposition runs none of our code; it fails for no valid signal.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }

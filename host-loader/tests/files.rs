@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 
 use common::{kdraw, open};
 use kdraw_tests::capture::{LOG, REASON};
@@ -126,4 +127,22 @@ fn the_signed_partition_of_a_disk_is_found_and_two_are_told() {
     assert!(text.contains("[1, 3]"), "{text}");
     let output = kdraw(&["verify", "--partition", "3", disk.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("p.img");
+    common::formatted(&image, 64 << 20, 1, false);
+    common::dump(&image, 1);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_kdraw"))
+        .arg("list")
+        .arg(&image)
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(done.status.signal(), Some(libc::SIGPIPE), "{done:?}");
+    assert!(done.stderr.is_empty(), "{done:?}");
 }
