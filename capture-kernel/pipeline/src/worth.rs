@@ -37,6 +37,9 @@ const RODATA_START: u64 = 384 << 10;
 /// eight: `linux_banner`, without which crash takes the kernel for another one, and, behind it, the
 /// names of task states (`fs/proc/array.c`).
 const SOUGHT: [&[u8; 8]; 2] = [b"Linux ve", b"R (runni"];
+/// Bytes before and behind each of them that come with it: the linker leaves the strings of one file
+/// near each other.
+const AROUND: u64 = 2 << 10;
 /// Bytes of rodata read at once.
 const BLOCK: usize = 512;
 
@@ -180,7 +183,9 @@ impl<M: PhysMem> Judge<'_, M> {
                     }
                 }
                 for at in sought.iter().flatten() {
-                    set(PhysAddr(at.0 & !FRAME_SIZE.saturating_sub(1)), FRAME_SIZE);
+                    let start = at.0.saturating_sub(AROUND) & !FRAME_SIZE.saturating_sub(1);
+                    let end = at.0.saturating_add(AROUND).next_multiple_of(FRAME_SIZE);
+                    set(PhysAddr(start), end.saturating_sub(start));
                 }
                 set(layout.root(), page_size);
                 PageTables::new(self.virt, limit).for_each(|table| set(table, page_size));
