@@ -170,16 +170,17 @@ impl<M: PhysMem> Judge<'_, M> {
         };
         match area {
             Area::Core => {
-                let mut rodata = RODATA_START;
+                // What is read-only before the text is no rodata: the image's first code.
+                let mut rodata = 0;
                 for leaf in image() {
                     match leaf.part() {
                         ImagePart::Data => set(leaf.mapping.pa, leaf.mapping.len),
-                        ImagePart::ReadOnly if rodata > 0 => {
+                        ImagePart::Text => rodata = RODATA_START,
+                        ImagePart::ReadOnly => {
                             let len = leaf.mapping.len.min(rodata);
                             rodata = rodata.saturating_sub(len);
                             set(leaf.mapping.pa, len);
                         }
-                        ImagePart::ReadOnly | ImagePart::Text => {}
                     }
                 }
                 for at in sought.iter().flatten() {
