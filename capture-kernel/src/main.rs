@@ -235,8 +235,9 @@ fn write(
     dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, |records| {
         account.black_box(records);
     })?;
-    dump.flush()?;
+    dump.first_is_durable()?;
     phases.ended("black_box");
+    say!("black box is durable");
 
     dump.text(Kind::MemoryMap, |sink| {
         let evidence = pages.evidence;

@@ -111,7 +111,7 @@ impl Capture {
     fn write(&self, mut dump: Dump<'_, '_>, clock: &FakeClock) -> Result<SlotHeader, TargetError> {
         let notes = notes();
         dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, black_box)?;
-        dump.flush()?;
+        dump.first_is_durable()?;
         dump.text(Kind::MemoryMap, |sink| {
             for range in ranges() {
                 let fate = Fate::Memory;

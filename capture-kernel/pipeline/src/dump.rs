@@ -79,15 +79,25 @@ pub fn write_header(
     header: &SlotHeader,
 ) -> Result<(), TargetError> {
     for copy in 0..2 {
-        let buffer = partition.buffer()?;
-        let Some(block) = buffer.bytes.first_chunk_mut::<BLOCK>() else {
-            return Err(kdraw_format::chunk::ChunkError::TooLarge.into());
-        };
-        header.encode(block);
-        partition.write(place.header(copy), buffer, BLOCK)?;
+        write_copy(partition, place, header, copy)?;
         partition.flush()?;
     }
     Ok(())
+}
+
+/// Writes one copy of a slot's header, not durably yet.
+fn write_copy(
+    partition: &mut Partition<'_>,
+    place: &SlotPlace,
+    header: &SlotHeader,
+    copy: u64,
+) -> Result<(), TargetError> {
+    let buffer = partition.buffer()?;
+    let Some(block) = buffer.bytes.first_chunk_mut::<BLOCK>() else {
+        return Err(kdraw_format::chunk::ChunkError::TooLarge.into());
+    };
+    header.encode(block);
+    partition.write(place.header(copy), buffer, BLOCK)
 }
 
 /// Writes the black box into the journal: the only thing that is kept of a crash when every
@@ -191,7 +201,9 @@ pub struct Ending<'t> {
 }
 
 impl<'p, 'a> Dump<'p, 'a> {
-    /// Begins a dump of a dump level: the slot's header says *writing* from now on.
+    /// Begins a dump of a dump level: the slot's header says *writing* from now on, in its first
+    /// copy. The second follows by [`Dump::first_is_durable`], so that one flush does for header
+    /// and black box.
     ///
     /// # Errors
     /// What the device failed with.
@@ -210,7 +222,11 @@ impl<'p, 'a> Dump<'p, 'a> {
             dump_id,
             ..SlotHeader::default()
         };
-        write_header(partition, &place, &header)?;
+        write_copy(partition, &place, &header, 0)?;
+        if !old.is_free() {
+            // What is overwritten must not be claimed any more.
+            partition.flush()?;
+        }
         Ok(Self {
             partition,
             place,
@@ -258,12 +274,14 @@ impl<'p, 'a> Dump<'p, 'a> {
         self.partition.superblock()
     }
 
-    /// Waits until all that was written is durable.
+    /// Waits until the header's first copy and what was written since are durable, and begins the
+    /// second copy: one of them is whole at any time.
     ///
     /// # Errors
     /// What the device failed with.
-    pub fn flush(&mut self) -> Result<(), TargetError> {
-        self.partition.flush()
+    pub fn first_is_durable(&mut self) -> Result<(), TargetError> {
+        self.partition.flush()?;
+        write_copy(self.partition, &self.place, &self.header, 1)
     }
 
     /// Writes a chunk of records.

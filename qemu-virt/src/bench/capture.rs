@@ -172,7 +172,7 @@ impl Prepared<'_> {
     fn by_kdraw(&self, asked: DumpOptions, boot: &Boot, sample: &mut Sample) -> Result<()> {
         let panic = boot.panic_line().context("the kernel did not panic")?;
         let payload = boot.payload();
-        let (Some(first), Some(last)) = (payload.first(), payload.last()) else {
+        let Some(last) = payload.last() else {
             bail!("no line of the payload; last: {}", boot.tail());
         };
         if !last.text.contains("dump complete") {
@@ -219,9 +219,9 @@ impl Prepared<'_> {
             black_box.context("the trailer does not tell when the black box was durable")?;
         let evidence = evidence(boot);
         let since = |at: Duration| (at - panic.at).as_secs_f64() * 1000.0;
-        // The payload's clock starts before its first line: the sum is too large rather than too
-        // small.
-        sample.insert(measure::FIRST_BYTE.into(), since(first.at) + black_box);
+        let durable = boot.find("black box is durable");
+        let durable = durable.context("the black box did not become durable")?;
+        sample.insert(measure::FIRST_BYTE.into(), since(durable.at));
         sample.insert(measure::RESET.into(), since(boot.end));
         sample.insert(measure::BYTES.into(), header.stream_len as f64);
         sample.insert(measure::EVIDENCE.into(), evidence / (1 << 20) as f64);
