@@ -235,7 +235,7 @@ const CASES: &[Case] = &[
         act: Some(|_, qemu| qemu.limit_disk(SLOW)),
         later: &[(unfinished::WRITING, stop_disk_halfway)],
         says: &[
-            "a request was never completed",
+            "did not answer in time",
             "the slot's header could not be written",
         ],
         written: Written::Partition,
@@ -249,7 +249,7 @@ const CASES: &[Case] = &[
             (unfinished::WRITING, stop_disk_halfway),
             (FAILED, |_, qemu| qemu.limit_disk(0)),
         ],
-        says: &["a request was never completed", "the slot's header says so"],
+        says: &["did not answer in time", "the slot's header says so"],
         written: Written::Partition,
         left: Some((Outcome::Failed, EpitaphKind::Device)),
         ..CASE
