@@ -242,15 +242,20 @@ mmu_on:
     isb
 9:  ret
 
-// From here on at the link address, with MMU and caches on.
-linked:
+    .macro  set_vectors                 // of the exception level that x23 tells; uses x1
     cbnz    x23, 1f
     adr     x1, vectors_el1
     msr     vbar_el1, x1
     b       2f
 1:  adr     x1, vectors_el2
     msr     vbar_el2, x1
-2:  isb
+2:
+    .endm
+
+// From here on at the link address, with MMU and caches on.
+linked:
+    set_vectors
+    isb
     ldr     x1, =__bss_start
     ldr     x2, =__bss_end
 3:  stp     xzr, xzr, [x1], #16
@@ -274,13 +279,8 @@ linked:
 
 // The same for another CPU, with the stacks of its number.
 secondary_linked:
-    cbnz    x23, 1f
-    adr     x1, vectors_el1
-    msr     vbar_el1, x1
-    b       2f
-1:  adr     x1, vectors_el2
-    msr     vbar_el2, x1
-2:  and     x0, x19, #0xffff
+    set_vectors
+    and     x0, x19, #0xffff
     msr     tpidr_el1, x0
     isb
     ldr     x1, =SECONDARY_STACKS       // [stack's end, fault stack's end], from number 1 on

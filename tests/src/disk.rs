@@ -6,6 +6,7 @@ use std::ops::Range;
 use kdraw_format::layout::{BLOCK, Superblock};
 use kdraw_format::plan::Target;
 use kdraw_format::slot::SlotHeader;
+use kdraw_format::walk::{ReadAt, ReadFailed};
 use kdraw_pipeline::dump::CHUNK_BUFFER;
 use kdraw_pipeline::ports::{
     BlockDevice, Clock, Completion, Deadline, DeviceError, DmaBuffer, Geometry, Operation, Request,
@@ -15,6 +16,17 @@ use crate::memory::Random;
 
 /// Bytes in a sector.
 pub const SECTOR: u64 = 512;
+
+/// Bytes that a dump is read from.
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl ReadAt for Bytes<'_> {
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+        let bytes = self.0.get(offset as usize..).ok_or(ReadFailed { offset })?;
+        into.copy_from_slice(bytes.get(..into.len()).ok_or(ReadFailed { offset })?);
+        Ok(())
+    }
+}
 
 /// A clock that goes on whenever someone looks at it.
 #[derive(Debug)]

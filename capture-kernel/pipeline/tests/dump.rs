@@ -4,12 +4,12 @@
 use kdraw_format::chunk::{Codec, Content, Kind};
 use kdraw_format::layout::{JOURNAL_START, MIN_PARTITION, Superblock};
 use kdraw_format::slot::{Outcome, SlotHeader};
-use kdraw_format::walk::{ReadAt, ReadFailed, Step, WALK_BUFFER, Walk};
+use kdraw_format::walk::{Step, WALK_BUFFER, Walk};
 use kdraw_pipeline::dump::{choose_slot, write_header};
 use kdraw_pipeline::partition::{Partition, REQUEST_TIMEOUT_US, TargetError};
 use kdraw_pipeline::ports::DeviceError;
 use kdraw_tests::capture::{Capture, Diligence};
-use kdraw_tests::disk::{FakeClock, FakeDisk, Mode, buffers, target};
+use kdraw_tests::disk::{Bytes, FakeClock, FakeDisk, Mode, buffers, target};
 use kdraw_tests::memory::{FRAME, FakeMemory, frame, frames};
 
 const START: u64 = 1 << 20;
@@ -43,16 +43,6 @@ impl Found {
         let mut known = [&self.stored[..], &self.filled[..]].concat();
         known.sort_unstable();
         known
-    }
-}
-
-struct Bytes<'a>(&'a [u8]);
-
-impl ReadAt for Bytes<'_> {
-    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
-        let bytes = self.0.get(offset as usize..).ok_or(ReadFailed { offset })?;
-        into.copy_from_slice(bytes.get(..into.len()).ok_or(ReadFailed { offset })?);
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 use kdraw_format::addr::FRAME_SIZE;
 use kdraw_format::chunk::{Class, Codec};
 use kdraw_format::layout::Superblock;
-use kdraw_format::walk::{ReadAt, ReadFailed, Step, WALK_BUFFER, Walk};
+use kdraw_format::walk::{Step, WALK_BUFFER, Walk};
 use kdraw_linux::classify::{Classifier, DumpLevel, PageClass};
 use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::translate::VirtMem;
@@ -18,20 +18,10 @@ use kdraw_pipeline::partition::Partition;
 use kdraw_pipeline::ports::Clock as _;
 use kdraw_pipeline::task::{Scratch, Task};
 use kdraw_pipeline::worth::{Census, Evidence, Judge, kept_at};
-use kdraw_tests::disk::{FakeClock, FakeDisk, buffers, target};
+use kdraw_tests::disk::{Bytes, FakeClock, FakeDisk, buffers, target};
 use kdraw_tests::kernel::{KERNEL, Kernel, Page, RAM, ROOT, SHAPES, VERSIONS};
 
 const START: u64 = 1 << 20;
-
-struct Bytes<'a>(&'a [u8]);
-
-impl ReadAt for Bytes<'_> {
-    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
-        let bytes = self.0.get(offset as usize..).ok_or(ReadFailed { offset })?;
-        into.copy_from_slice(bytes.get(..into.len()).ok_or(ReadFailed { offset })?);
-        Ok(())
-    }
-}
 
 /// A dump of the kernel's memory at level 31, as the payload makes it: of each page of RAM the
 /// class that it is dumped as, if it is. Checks that no frame is there twice, and that the frames

@@ -17,10 +17,10 @@ use kdraw_format::addr::PhysAddr;
 use kdraw_format::checksum::checksum;
 use kdraw_format::chunk::{Codec, HEADER};
 use kdraw_format::layout::{BLOCK, MIN_PARTITION, Superblock};
-use kdraw_format::walk::{ReadAt, ReadFailed, Step, WALK_BUFFER, Walk};
+use kdraw_format::walk::{Step, WALK_BUFFER, Walk};
 use kdraw_linux::memory::PhysMem as _;
 use kdraw_tests::capture::Capture;
-use kdraw_tests::disk::FakeDisk;
+use kdraw_tests::disk::{Bytes, FakeDisk};
 use kdraw_tests::memory::{FRAME, FakeMemory, frames};
 
 use crate::Input;
@@ -33,16 +33,6 @@ struct Image {
     /// Where its sealed blocks are: superblock, both headers of the slot.
     blocks: [usize; 3],
     file: File,
-}
-
-struct Bytes<'a>(&'a [u8]);
-
-impl ReadAt for Bytes<'_> {
-    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
-        let bytes = self.0.get(offset as usize..).ok_or(ReadFailed { offset })?;
-        into.copy_from_slice(bytes.get(..into.len()).ok_or(ReadFailed { offset })?);
-        Ok(())
-    }
 }
 
 impl Image {
