@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::disk::Disk;
+use crate::disk_bus::DiskBus;
 use crate::dist::{self, Dist};
-use crate::qemu::{DiskBus, Line};
+use crate::qemu::Line;
 use crate::scenario::boot::Boot;
 use crate::scenario::result::Outcome;
 use crate::scenario::{
@@ -74,7 +75,13 @@ pub fn main(args: &Args) -> Result<()> {
         args.mem, scenario.smp
     ));
     let initramfs = place.file("initramfs");
-    init::image(&init::crash_script(&scenario), &dist, &kernel)?.write(&initramfs)?;
+    init::image(
+        &init::crash_script(&scenario),
+        scenario.disk,
+        &dist,
+        &kernel,
+    )?
+    .write(&initramfs)?;
     let command_line = scenario.command_line();
     let machine = scenario::machine(&scenario, &kernel, &place, &disk, &initramfs, &command_line);
     let mut narrator = Narrator::default();
@@ -108,7 +115,7 @@ pub fn main(args: &Args) -> Result<()> {
             .args([&disk.path, &before]),
     )?;
     let initramfs = place.file("initramfs-2");
-    init::image(&second_script(), &dist, &kernel)?.write(&initramfs)?;
+    init::image(&second_script(scenario.disk), scenario.disk, &dist, &kernel)?.write(&initramfs)?;
     let second_ram = place.file("second.ram");
     let mut machine =
         scenario::machine(&scenario, &kernel, &place, &disk, &initramfs, &command_line);
@@ -193,12 +200,12 @@ fn scenario(args: &Args) -> Scenario {
 
 /// Returns the `/init` of the boot after the reset: what a user would type. Without a terminal
 /// `extract` shows no progress bar.
-fn second_script() -> String {
-    init::prologue()
-        + "mount -t ext4 /dev/vda5 /mnt || fail mount\n\
+fn second_script(disk: DiskBus) -> String {
+    init::prologue(disk)
+        + "mount -t ext4 $files /mnt || fail mount\n\
            mkdir -p /mnt/dumps\n\
-           must list kdraw list /dev/vda4\n\
-           step extract kdraw extract /dev/vda4 -o /mnt/dumps 2> /tmp/errors || {\n\
+           must list kdraw list $dump\n\
+           step extract kdraw extract $dump -o /mnt/dumps 2> /tmp/errors || {\n\
                cat /tmp/errors\n\
                fail extract\n\
            }\n\

@@ -10,6 +10,7 @@ mod compare;
 mod demo;
 mod deny;
 mod disk;
+mod disk_bus;
 mod dist;
 mod e2e;
 mod fuzz;

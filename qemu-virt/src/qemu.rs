@@ -14,20 +14,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::disk_bus::DiskBus;
+
 /// Physical address of the first byte of RAM on `-M virt` (hw/arm/virt.c, `VIRT_MEM`).
 pub const RAM_BASE: u64 = 0x4000_0000;
 
 /// Longest silence of the console before the run counts as hung.
 const SILENCE: Duration = Duration::from_secs(240);
-
-/// How the guest's disk is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum DiskBus {
-    /// virtio-blk on a virtio-mmio slot.
-    VirtioMmio,
-    /// virtio-blk on PCI Express.
-    VirtioPci,
-}
 
 /// What QEMU is to run.
 pub struct Machine<'a> {
@@ -254,10 +247,6 @@ fn command_line(machine: &Machine<'_>) -> Command {
             path.display()
         )
     };
-    let device = match machine.bus {
-        DiskBus::VirtioMmio => "virtio-blk-device,drive=disk",
-        DiskBus::VirtioPci => "virtio-blk-pci,drive=disk",
-    };
     let mut command = Command::new("qemu-system-aarch64");
     command
         .args(["-M", &options.join(","), "-cpu", machine.cpu])
@@ -310,8 +299,10 @@ fn command_line(machine: &Machine<'_>) -> Command {
         .arg(format!(
             "file={},format=raw,if=none,id=disk",
             machine.disk.display()
-        ))
-        .args(["-device", device]);
+        ));
+    for device in machine.bus.devices() {
+        command.args(["-device", device]);
+    }
     match machine.entry {
         Some(entry) => command
             .args(["-S", "-device"])

@@ -11,9 +11,9 @@ use kdraw_format::slot::Outcome;
 use super::instructions::{self, Count};
 use super::rows::{Measure, Row, Tool};
 use crate::disk::Disk;
+use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::material::Kernel;
-use crate::qemu::DiskBus;
 use crate::run;
 use crate::scenario::boot::{self, Boot};
 use crate::scenario::{
@@ -83,10 +83,15 @@ impl<'a> Prepared<'a> {
             script.insert_str(0, instructions::SCRIPT);
         }
         match &row.tool {
-            Tool::Kdraw(_) => init::image(&(init::arm_script(&scenario) + &script), dist, &kernel)?,
+            Tool::Kdraw(_) => init::image(
+                &(init::arm_script(&scenario) + &script),
+                scenario.disk,
+                dist,
+                &kernel,
+            )?,
             Tool::Kdump(method) => {
                 let scratch = place.file("crash-initramfs");
-                kdump::image(&script, method, dist, &kernel, &scratch)?
+                kdump::image(&script, method, scenario.disk, dist, &kernel, &scratch)?
             }
         }
         .write(&initramfs)?;

@@ -8,27 +8,36 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::{Loader, Scenario, stock_kexec};
+use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::guest_image::Initramfs;
 use crate::material::{self, Kernel};
 
-/// The modules between a disk and a mounted file system. `crc32c` is the checksum that ext4 asks
-/// the crypto API for by name, so no module depends on it.
-pub const MODULES: [&str; 6] = [
-    "virtio_mmio",
-    "virtio_pci",
-    "virtio_blk",
-    "crc32c_generic",
-    "crc32c_cryptoapi",
-    "ext4",
-];
+/// The first line of a script.
+pub const SHEBANG: &str = "#!/bin/busybox sh\n";
+
+/// The modules between a block device and a mounted file system. `crc32c` is the checksum that
+/// ext4 asks the crypto API for by name, so no module depends on it.
+const FILE_SYSTEM: [&str; 3] = ["crc32c_generic", "crc32c_cryptoapi", "ext4"];
 
 /// Makes six huge pages, and a file of three.
 const HUGE_PAGES: &str = "echo 6 > /proc/sys/vm/nr_hugepages\n\
     mkdir /huge && mount -t hugetlbfs huge /huge && fallocate -l 6M /huge/file || fail huge\n";
 
+/// Returns the modules between the machine and a mounted file system.
+pub fn modules(disk: DiskBus) -> Vec<&'static str> {
+    [disk.modules(), &FILE_SYSTEM].concat()
+}
+
+/// Returns the lines that give a script its names for partitions: `$dump` is for dumps, `$files`
+/// has a file system, and `${part}N` is any.
+pub fn names(disk: DiskBus) -> String {
+    let part = disk.partition();
+    format!("part={part}\ndump={part}4\nfiles={part}5\n")
+}
+
 /// Puts a script, the programs that it needs and the modules into an initramfs.
-pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
+pub fn image(script: &str, disk: DiskBus, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
     let mut image = Initramfs::new();
     image.copy("bin/busybox", &material::busybox()?)?;
     image.copy("bin/kdraw-guest", &dist.guest)?;
@@ -38,7 +47,7 @@ pub fn image(script: &str, dist: &Dist, kernel: &Kernel) -> Result<Initramfs> {
     if script.contains(stock_kexec::KEXEC) {
         stock_kexec::install(&mut image)?;
     }
-    image.modules(&kernel.modules, &MODULES)?;
+    image.modules(&kernel.modules, &modules(disk))?;
     image.program("init", script.as_bytes());
     Ok(image)
 }
@@ -50,14 +59,14 @@ pub fn crash_script(scenario: &Scenario) -> String {
 
 /// Returns the beginning of the script, up to the armed capture.
 pub fn arm_script(scenario: &Scenario) -> String {
-    let mut script = prologue();
+    let mut script = prologue(scenario.disk);
     if scenario.loader != Loader::None {
         let plain = if scenario.plain { " --plain" } else { "" };
-        _ = writeln!(script, "must format kdraw format --yes{plain} /dev/vda4");
+        _ = writeln!(script, "must format kdraw format --yes{plain} $dump");
         script += &match scenario.loader {
             Loader::Kexec => stock_kexec::load(scenario),
             _ => format!(
-                "must load kdraw load --target /dev/vda4 {}\nstep status kdraw status --json\n",
+                "must load kdraw load --target $dump {}\nstep status kdraw status --json\n",
                 scenario.dump
             ),
         };
@@ -72,11 +81,11 @@ pub fn fill_and_panic(scenario: &Scenario) -> String {
         false => ("", ""),
     };
     let estimate = match scenario.estimate {
-        true => format!(" 'estimate=--target /dev/vda4 {}'", scenario.dump),
+        true => format!(" \"estimate=--target $dump {}\"", scenario.dump),
         false => String::new(),
     };
     format!(
-        "mount -o ro,noload -t ext4 /dev/vda5 /mnt || fail mount\n\
+        "mount -o ro,noload -t ext4 $files /mnt || fail mount\n\
          {huge_pages}\
          kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}{snapshot}{estimate}\n\
          fail panic\n",
@@ -90,9 +99,11 @@ pub fn fill_and_panic(scenario: &Scenario) -> String {
 ///
 /// The kernel's own messages but alerts leave the console here: they would cut into ours. A panic
 /// makes the kernel verbose again.
-pub fn prologue() -> String {
-    r#"#!/bin/busybox sh
-/bin/busybox --install -s /bin
+pub fn prologue(disk: DiskBus) -> String {
+    format!("{SHEBANG}{}{PROLOGUE}", names(disk))
+}
+
+const PROLOGUE: &str = r#"/bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -105,12 +116,10 @@ fail() { echo "guest: failed $1"; poweroff -f; sleep 60; }
 must() { step "$@" || fail "$1"; }
 for module in /modules/*.ko; do insmod $module || echo "guest: error insmod $module"; done
 tries=0
-while [ ! -b /dev/vda5 ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
-[ -b /dev/vda5 ] || fail disk
+while [ ! -b $files ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+[ -b $files ] || fail disk
 while read -r line; do
     case $line in *"System RAM"|*"Crash kernel") echo "guest: iomem $line" ;; esac
 done < /proc/iomem
 echo "guest: ready $(uname -r) cpus $(nproc)"
-"#
-    .to_owned()
-}
+"#;

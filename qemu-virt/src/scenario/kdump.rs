@@ -7,7 +7,9 @@
 use anyhow::Result;
 
 use super::evidence::find_file;
+use super::init::{self, SHEBANG};
 use super::stock_kexec;
+use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::guest_image::Initramfs;
 use crate::material::{self, Kernel};
@@ -52,16 +54,15 @@ fi
 const APPEND: &str = "console=ttyAMA0 rdinit=/init reset_devices cma=0 panic=1 loglevel=4 nr_cpus=";
 
 /// `/init` of the crash kernel, up to the dump itself.
-const CRASH_PROLOGUE: &str = r#"#!/bin/busybox sh
-/bin/busybox --install -s /bin
+const CRASH_PROLOGUE: &str = r#"/bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 for module in /modules/*.ko; do insmod $module; done
 tries=0
-while [ ! -b /dev/vda5 ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
-mount -t ext4 /dev/vda5 /mnt
+while [ ! -b $files ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+mount -t ext4 $files /mnt
 echo 'guest: dump begins'
 "#;
 
@@ -81,6 +82,7 @@ sleep 60
 pub fn image(
     script: &str,
     method: &Method,
+    disk: DiskBus,
     dist: &Dist,
     kernel: &Kernel,
     scratch: &std::path::Path,
@@ -95,7 +97,7 @@ pub fn image(
             &find_file(&root.join("usr/lib"), file)?,
         )?;
     }
-    crash.modules(&kernel.modules, &super::init::MODULES)?;
+    crash.modules(&kernel.modules, &init::modules(disk))?;
     // What the command itself used of the CPU, in seconds of the guest's time.
     let dump = format!(
         "time -o /tmp/time -f 'guest: cpu %U %S' {} > /tmp/log 2>&1",
@@ -103,7 +105,11 @@ pub fn image(
     );
     crash.program(
         "init",
-        format!("{CRASH_PROLOGUE}{dump}\n{CRASH_EPILOGUE}").as_bytes(),
+        format!(
+            "{SHEBANG}{}{CRASH_PROLOGUE}{dump}\n{CRASH_EPILOGUE}",
+            init::names(disk)
+        )
+        .as_bytes(),
     );
     crash.write(scratch)?;
 
@@ -111,8 +117,8 @@ pub fn image(
         "must load kexec -i -c -p /kdump/Image --initrd=/kdump/initramfs --append=\"{APPEND}{}\"\n",
         method.cpus
     );
-    let script = format!("{}{LOAD}{load}{script}", super::init::prologue());
-    let mut image = super::init::image(&script, dist, kernel)?;
+    let script = format!("{}{LOAD}{load}{script}", init::prologue(disk));
+    let mut image = init::image(&script, disk, dist, kernel)?;
     stock_kexec::install(&mut image)?;
     image.folder("kdump");
     image.copy("kdump/Image", &kernel.image)?;

@@ -3,8 +3,8 @@
 //! A new variant is a new row; `quick` names the kernels on which it also runs without `--full`.
 
 use super::{DumpOptions, KernelChoice, Loader, Panic, Scenario};
+use crate::disk_bus::DiskBus;
 use crate::material::Suite;
-use crate::qemu::DiskBus;
 
 /// The kernels: 6.1, 6.12 and 7.x.
 const SUITES: [Suite; 3] = [Suite::Bookworm, Suite::Trixie, Suite::Sid];

@@ -11,9 +11,10 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::disk::Disk;
+use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::material::{self, Kernel, Suite};
-use crate::qemu::{DiskBus, Line, Machine, Qemu};
+use crate::qemu::{Line, Machine, Qemu};
 
 pub mod again;
 pub mod boot;
@@ -278,7 +279,7 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
         0,
     )?;
     let initramfs = place.file("initramfs");
-    init::image(&init::crash_script(scenario), dist, &kernel)?.write(&initramfs)?;
+    init::image(&init::crash_script(scenario), scenario.disk, dist, &kernel)?.write(&initramfs)?;
     let command_line = scenario.command_line();
     let machine = machine(scenario, &kernel, place, &disk, &initramfs, &command_line);
     let mut outcome = Outcome::new(scenario, &kernel);

@@ -15,17 +15,18 @@ use kdraw_format::slot::{EpitaphKind, Outcome};
 use super::boot::{self, Boot};
 use super::{DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, unfinished};
 use crate::disk::Disk;
+use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::material::Suite;
-use crate::qemu::{DiskBus, Line, Qemu};
+use crate::qemu::{Line, Qemu};
 use crate::run;
 
 /// RAM of the guest, in MiB.
 pub const MEM_MIB: u64 = 512;
 
 /// Format and load, as a user does.
-const ARMED: &str = "must format kdraw format --yes /dev/vda4\n\
-                     must load kdraw load --target /dev/vda4\n\
+const ARMED: &str = "must format kdraw format --yes $dump\n\
+                     must load kdraw load --target $dump\n\
                      must status kdraw status\n";
 /// Lets the harness act.
 const PAUSE: &str = "sync\necho 'guest: pause'\nread answer\n";
@@ -64,6 +65,7 @@ struct Case {
     /// The kernel's `crashkernel=`; empty for none.
     crashkernel: &'static str,
     smp: u32,
+    disk: DiskBus,
     script: &'static [&'static str],
     /// What is done while the guest waits.
     act: Option<Act>,
@@ -87,6 +89,7 @@ const CASE: Case = Case {
     name: "",
     crashkernel: "8M",
     smp: 1,
+    disk: DiskBus::VirtioMmio,
     script: &[ARMED, PAUSE, CRASH],
     act: None,
     later: &[],
@@ -108,21 +111,21 @@ const CAPTURES: Case = Case {
 const CASES: &[Case] = &[
     Case {
         name: "load-unsigned",
-        script: &["step load kdraw load --target /dev/vda4\n"],
+        script: &["step load kdraw load --target $dump\n"],
         fails: Some("load"),
         says: &["is not signed", "kdraw format"],
         ..CASE
     },
     Case {
         name: "format-too-small",
-        script: &["step format kdraw format --yes /dev/vda1\n"],
+        script: &["step format kdraw format --yes ${part}1\n"],
         fails: Some("format"),
         says: &["too small"],
         ..CASE
     },
     Case {
         name: "format-file-system",
-        script: &["step format kdraw format --yes /dev/vda3\n"],
+        script: &["step format kdraw format --yes ${part}3\n"],
         fails: Some("format"),
         says: &["ext4", "--force"],
         ..CASE
@@ -131,8 +134,8 @@ const CASES: &[Case] = &[
         name: "load-no-crashkernel",
         crashkernel: "",
         script: &[
-            "must format kdraw format --yes /dev/vda4\n",
-            "step load kdraw load --target /dev/vda4\n",
+            "must format kdraw format --yes $dump\n",
+            "step load kdraw load --target $dump\n",
         ],
         fails: Some("load"),
         says: &["crashkernel=8M"],
@@ -141,7 +144,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "load-not-root",
-        script: &["step load kdraw-guest nobody kdraw load --target /dev/vda4\n"],
+        script: &["step load kdraw-guest nobody kdraw load --target $dump\n"],
         fails: Some("load"),
         says: &["as root"],
         ..CASE
@@ -149,9 +152,9 @@ const CASES: &[Case] = &[
     Case {
         name: "load-kexec-disabled",
         script: &[
-            "must format kdraw format --yes /dev/vda4\n",
+            "must format kdraw format --yes $dump\n",
             "echo 1 > /proc/sys/kernel/kexec_load_disabled\n",
-            "step load kdraw load --target /dev/vda4\n",
+            "step load kdraw load --target $dump\n",
         ],
         fails: Some("load"),
         says: &["kexec_load_disabled"],
@@ -286,8 +289,8 @@ const CASES: &[Case] = &[
         name: "cpus-limited",
         smp: 4,
         script: &[
-            "must format kdraw format --yes /dev/vda4\n",
-            "must load kdraw load --target /dev/vda4 --cpus 2\n",
+            "must format kdraw format --yes $dump\n",
+            "must load kdraw load --target $dump --cpus 2\n",
             CRASH,
         ],
         says: &["2 of 4 CPUs"],
@@ -353,7 +356,7 @@ const CASES: &[Case] = &[
     Case {
         name: "slots-full",
         earlier: Some(&[ARMED, CRASH]),
-        script: &["must load kdraw load --target /dev/vda4\n", PAUSE, CRASH],
+        script: &["must load kdraw load --target $dump\n", PAUSE, CRASH],
         says: &["only the black box was written"],
         written: Written::Journal,
         ..CASE
@@ -407,10 +410,10 @@ fn boot(case: &Case, script: &[&str], dist: &Dist, place: &Place, disk: &Disk) -
     let initramfs = place.file("initramfs");
     let script = format!(
         "{}{}poweroff -f\nsleep 60\n",
-        init::prologue(),
+        init::prologue(case.disk),
         script.concat()
     );
-    init::image(&script, dist, &kernel)?.write(&initramfs)?;
+    init::image(&script, case.disk, dist, &kernel)?.write(&initramfs)?;
     let command_line = scenario.command_line();
     let machine = super::machine(&scenario, &kernel, place, disk, &initramfs, &command_line);
     let mut waited = false;
@@ -494,7 +497,7 @@ fn scenario(case: &Case) -> Scenario {
         crashkernel: case.crashkernel.into(),
         cpu: "cortex-a72".into(),
         machine: Vec::new(),
-        disk: DiskBus::VirtioMmio,
+        disk: case.disk,
         fill: 0,
         panic: Panic::Sysrq,
         panic_cpu: 0,

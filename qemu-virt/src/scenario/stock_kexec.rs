@@ -32,7 +32,7 @@ pub const KEXEC: &str = "must load kexec ";
 pub fn load(scenario: &Scenario) -> String {
     format!(
         "must payload kdraw payload -o /tmp/capture.img\n\
-         must plan kdraw plan --target /dev/vda4 {} -o /tmp/plan.bin\n\
+         must plan kdraw plan --target $dump {} -o /tmp/plan.bin\n\
          {KEXEC}-p /tmp/capture.img --initrd=/tmp/plan.bin\n",
         scenario.dump
     )
