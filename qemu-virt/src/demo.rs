@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -18,14 +17,13 @@ use crate::scenario::boot::Boot;
 use crate::scenario::result::Outcome;
 use crate::scenario::{
     self, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, boot, evidence, init,
+    second_boot,
 };
 use crate::{material, run, setup};
 
 /// What Red Hat's documentation has kdump reserve on an arm64 machine of 1 to 4 GB, in MiB
 /// (RHEL 10, "Memory requirements for kdump").
 const KDUMP_MIB: u64 = 256;
-/// How long the second boot may take.
-const SECOND_BOOT: Duration = Duration::from_secs(300);
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -55,12 +53,11 @@ pub fn main(args: &Args) -> Result<()> {
 
     let place = Place::new(&run::target_dir().join("demo"), args.mem, false)?;
     let kernel = scenario.kernel()?;
-    let spare_mib = args.mem + 256;
     let disk = Disk::create(
         &place.file("dump.img"),
         args.mem + 64,
         scenario.fill / 4,
-        spare_mib,
+        second_boot::room(args.mem),
     )?;
 
     heading(
@@ -114,34 +111,15 @@ pub fn main(args: &Args) -> Result<()> {
             .arg("--sparse=always")
             .args([&disk.path, &before]),
     )?;
-    let initramfs = place.file("initramfs-2");
-    init::image(&second_script(scenario.disk), scenario.disk, &dist, &kernel)?.write(&initramfs)?;
-    let second_ram = place.file("second.ram");
-    let mut machine =
-        scenario::machine(&scenario, &kernel, &place, &disk, &initramfs, &command_line);
-    machine.ram = &second_ram;
-    let second = boot::run(
-        &machine,
-        &place.file("serial-2.log"),
-        SECOND_BOOT,
-        &mut |line, _, _| {
-            narrator.second_boot(line);
-            Ok(())
-        },
+    second_boot::play(
+        &scenario,
+        &dist,
+        &kernel,
+        &place,
+        &disk,
+        &mut |line| narrator.second_boot(line),
+        &mut outcome,
     )?;
-    std::fs::remove_file(&second_ram)?;
-    for (step, code) in &second.steps {
-        outcome.check(
-            &format!("second-{step}"),
-            *code == 0,
-            format!("exit status {code}"),
-        );
-    }
-    outcome.check(
-        "second-boot",
-        second.hang.is_none() && second.steps.len() >= 3,
-        second.tail(),
-    );
 
     heading(
         7,
@@ -160,13 +138,8 @@ pub fn main(args: &Args) -> Result<()> {
         outcome.print();
         bail!("the dump does not extract");
     };
-    let copy = place.file("from-guest");
-    run::create_dir(&copy)?;
-    outcome.check_result(
-        "same-in-guest",
-        same_in_guest(&disk, &dist, &copy, &found.elf),
-    );
-    run::remove_dir(&copy)?;
+    let same = second_boot::same_in_guest(&disk, &dist, &place.file("from-guest"), &found.elf);
+    outcome.check_result("same-in-guest", same);
     std::fs::remove_file(&before)?;
     outcome.print();
     outcome.write(&place.file("result.json"))?;
@@ -193,27 +166,10 @@ fn scenario(args: &Args) -> Scenario {
         plain: false,
         loader: Loader::Kdraw,
         again: false,
+        recover: false,
         estimate: false,
         dump: DumpOptions::default(),
     }
-}
-
-/// Returns the `/init` of the boot after the reset: what a user would type. Without a terminal
-/// `extract` shows no progress bar.
-fn second_script(disk: DiskBus) -> String {
-    init::prologue(disk)
-        + "mount -t ext4 $files /mnt || fail mount\n\
-           mkdir -p /mnt/dumps\n\
-           must list kdraw list $dump\n\
-           step extract kdraw extract $dump -o /mnt/dumps 2> /tmp/errors || {\n\
-               cat /tmp/errors\n\
-               fail extract\n\
-           }\n\
-           must files ls -lhR /mnt/dumps\n\
-           umount /mnt\n\
-           sync\n\
-           poweroff -f\n\
-           sleep 60\n"
 }
 
 /// Shows the part of the console that tells the story.
@@ -284,21 +240,6 @@ fn size_of(path: &Path) -> Result<String> {
         .with_context(|| path.display().to_string())?
         .len();
     Ok(format!("{} KiB", bytes >> 10))
-}
-
-/// Gets the vmcore that the guest extracted from its file system, and compares it as ELF: how
-/// small pages get depends on the CPU.
-fn same_in_guest(disk: &Disk, dist: &Dist, folder: &Path, ours: &Path) -> Result<String> {
-    let debugfs =
-        run::find_program("debugfs").context("there is no debugfs; `cargo xtask setup`")?;
-    let image = format!("{}?offset={}", disk.path.display(), disk.part(5).start);
-    let request = format!("rdump /dumps {}", folder.display());
-    run::quiet(Command::new(debugfs).args(["-R", &request, &image]))?;
-    let theirs = evidence::find_file(folder, "vmcore")?;
-    let elf = folder.join("vmcore.elf");
-    evidence::convert(dist, &["--format", "elf"], &theirs, &elf)?;
-    run::quiet(Command::new("cmp").args([elf.as_path(), ours]))?;
-    Ok("the vmcore on the guest's file system is the one extracted here".into())
 }
 
 /// Says what was achieved, and where it lies.

@@ -296,6 +296,7 @@ fn scenario(row: &Row) -> Scenario {
         plain: false,
         loader: Loader::Kdraw,
         again: false,
+        recover: false,
         estimate: false,
         dump: match row.tool {
             Tool::Kdraw(options) => options,

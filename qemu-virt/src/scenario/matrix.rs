@@ -25,6 +25,8 @@ struct Variant {
     estimate: bool,
     /// Captured again and again, at every level, cut, and into small slots.
     again: bool,
+    /// Booted once more after the reset, and extracted inside the guest.
+    recover: bool,
     /// Also opened with drgn, crash and gdb.
     tools: bool,
     /// On these kernels, with `--full`, with Debian's arm64 build of crash besides.
@@ -48,6 +50,7 @@ const BASE: Variant = Variant {
     loader: Loader::Kdraw,
     estimate: false,
     again: false,
+    recover: false,
     tools: false,
     arm64_crash: &[],
     quick: &[],
@@ -176,6 +179,7 @@ impl Variant {
             plain: self.plain,
             loader: self.loader,
             again: self.again,
+            recover: self.recover,
             estimate: self.estimate,
             dump: DumpOptions::default(),
         }

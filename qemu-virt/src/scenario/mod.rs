@@ -27,6 +27,7 @@ pub mod matrix;
 pub mod place;
 pub mod refusals;
 pub mod result;
+pub mod second_boot;
 pub mod stock_kexec;
 pub mod tools;
 pub mod unfinished;
@@ -153,6 +154,9 @@ pub struct Scenario {
     /// readers, also compare what is left out with makedumpfile, drgn and the kernel's own flags.
     #[arg(long)]
     pub again: bool,
+    /// Boot once more after the reset, and extract the dump inside the guest.
+    #[arg(long)]
+    pub recover: bool,
     /// Ask `kdraw estimate` just before the panic, and compare with what the payload writes.
     #[arg(long)]
     pub estimate: bool,
@@ -276,7 +280,10 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
         &place.file("dump.img"),
         scenario.mem + DUMP_SLACK_MIB,
         scenario.fill / 4,
-        0,
+        match scenario.recover {
+            true => second_boot::room(scenario.mem),
+            false => 0,
+        },
     )?;
     let initramfs = place.file("initramfs");
     init::image(&init::crash_script(scenario), scenario.disk, dist, &kernel)?.write(&initramfs)?;
@@ -293,6 +300,11 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
     let boot = boot::run(&machine, &place.console(), budget(scenario), &mut watch)?;
     boot.check(scenario, &mut outcome);
     evidence::check_disk(&disk, &mut outcome)?;
+    // The dump as the payload left it: whoever extracts it marks it.
+    let second = match scenario.recover {
+        true => Some(disk.copy_to(&place.file("second.img"))?),
+        false => None,
+    };
     if scenario.loader != Loader::None {
         for vmcore in evidence::check_dump(
             scenario,
@@ -305,6 +317,21 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
         )? {
             tools::check(scenario, dist, place, &vmcore, readers, &mut outcome)?;
         }
+    }
+    if let Some(second) = second {
+        second_boot::play(
+            scenario,
+            dist,
+            &kernel,
+            place,
+            &second,
+            &mut |_| {},
+            &mut outcome,
+        )?;
+        let ours = place.file("vmcore.elf");
+        let same = second_boot::same_in_guest(&second, dist, &place.file("from-guest"), &ours);
+        outcome.check_result("same-in-guest", same);
+        std::fs::remove_file(&second.path)?;
     }
     if scenario.estimate {
         estimate::check(dist, &disk.path, &boot, &mut outcome);

@@ -504,6 +504,7 @@ fn scenario(case: &Case) -> Scenario {
         plain: false,
         loader: Loader::Kdraw,
         again: false,
+        recover: false,
         estimate: false,
         dump: DumpOptions::default(),
     }
