@@ -404,7 +404,7 @@ fn a_tape_begun_anew_is_a_new_one() {
     let last = writes(1, 4096, 7);
     world.near = Near::new(&last);
     let tape = Tape { number: 1, ..TAPE };
-    world.near.sender = Box::new(Sender::new(tape, world.now_ms * 1000));
+    *world.near.sender = Sender::new(tape, world.now_ms * 1000);
     world.finish(10_000);
     assert_eq!(world.file.writes.last(), last.last());
 }
