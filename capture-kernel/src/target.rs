@@ -1,5 +1,7 @@
 //! From the plan's target to a block device.
 
+use core::fmt;
+
 use kdraw_boards::machine::{Controller, Machine, PciSpace};
 use kdraw_drivers::mmio::MmioRegion;
 use kdraw_drivers::pci::{FunctionAddress, HostBridge, Window};
@@ -157,5 +159,12 @@ impl BlockDevice for Disk {
 
     fn flush(&mut self, clock: &dyn Clock, deadline: Deadline) -> Result<(), DeviceError> {
         self.device().flush(clock, deadline)
+    }
+
+    fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self {
+            Self::VirtioMmio(device) => device.describe(out),
+            Self::VirtioPci(device) => device.describe(out),
+        }
     }
 }

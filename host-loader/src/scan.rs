@@ -64,6 +64,12 @@ pub struct Trailer {
     /// Why frames were taken as kernel memory though something about them was implausible, and
     /// how many.
     pub doubts: Vec<(String, u64)>,
+    /// What the target's device was and how it was run; empty in dumps of older payloads.
+    pub device: String,
+    /// Bytes that were written to it before the trailer.
+    pub written_bytes: u64,
+    /// Microseconds during which it had something to do.
+    pub written_us: u64,
 }
 
 /// What became of the frames of one class.
@@ -466,6 +472,8 @@ impl Trailer {
                         .collect();
                 }
                 tag::DOUBTS => found.doubts = counts(bytes),
+                tag::DEVICE => found.device = text(bytes),
+                tag::WRITTEN => (found.written_bytes, found.written_us) = (next(), next()),
                 _ => {}
             }
         }

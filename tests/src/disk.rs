@@ -246,6 +246,10 @@ impl BlockDevice for FakeDisk {
         })
     }
 
+    fn describe(&self, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        out.write_str("fake disk")
+    }
+
     fn flush(&mut self, clock: &dyn Clock, deadline: Deadline) -> Result<(), DeviceError> {
         assert!(self.in_flight.is_empty(), "flush with requests in flight");
         while self.is_silent() {

@@ -5,7 +5,8 @@
 //! [`DmaMemory`], which holds no reference and accesses memory as [`MmioRegion`] does, and makes
 //! a [`DmaBuffer`] of it again when the device is done.
 //!
-//! Limit: the device must be coherent with the CPU's caches, as virtio devices are.
+//! A device that does not see the CPU's caches needs [`DmaMemory::clean_and_invalidate`] before it
+//! works on memory, and before the CPU looks at what it wrote.
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;
@@ -51,6 +52,47 @@ impl DmaMemory {
         }
     }
 
+    /// Writes what the CPU's caches have of the first `len` bytes to memory, and forgets it there.
+    ///
+    /// Before a device reads, so that it sees what was written; before it writes, so that no
+    /// dirty line is written over it later; and after it wrote, so that no line fetched
+    /// meanwhile hides it.
+    pub fn clean_and_invalidate(&self, len: usize) {
+        #[cfg(target_arch = "aarch64")]
+        {
+            use aarch64_cpu::asm::barrier;
+
+            let types: usize;
+            // SAFETY: reads CTR_EL0, which every exception level but EL0 may.
+            unsafe {
+                core::arch::asm!(
+                    "mrs {}, CTR_EL0",
+                    out(reg) types,
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+            // DminLine: log2 of the words in the smallest line (Arm ARM DDI 0487, CTR_EL0).
+            let line = 4_usize << (types >> 16 & 0xf);
+            let base = self.region.base().as_ptr();
+            for offset in (0..len.min(self.region.size())).step_by(line) {
+                let address = base.wrapping_add(offset);
+                // SAFETY: cleans a line of this region, which is mapped (contract of
+                // `MmioRegion::new`); it changes no byte that the CPU sees.
+                unsafe {
+                    core::arch::asm!(
+                        "dc civac, {}",
+                        in(reg) address,
+                        options(nostack, preserves_flags)
+                    );
+                }
+            }
+            barrier::dsb(barrier::SY);
+        }
+        // Off arm64, where only tests run, fake devices share the caches.
+        #[cfg(not(target_arch = "aarch64"))]
+        let _ = len;
+    }
+
     /// Where the device sees the first byte.
     pub const fn device_addr(&self) -> u64 {
         self.device_addr
@@ -71,4 +113,20 @@ impl Registers for DmaMemory {
     fn write(&self, offset: usize, width: Width, value: u64) {
         self.region.write(offset, width, value);
     }
+}
+
+/// Splits a buffer in two; `None` if it is shorter than `at`.
+pub fn split(buffer: DmaBuffer, at: usize) -> Option<(DmaBuffer, DmaBuffer)> {
+    let (head, tail) = buffer.bytes.split_at_mut_checked(at)?;
+    let tail_addr = buffer.device_addr.checked_add(at as u64)?;
+    Some((
+        DmaBuffer {
+            bytes: head,
+            device_addr: buffer.device_addr,
+        },
+        DmaBuffer {
+            bytes: tail,
+            device_addr: tail_addr,
+        },
+    ))
 }

@@ -16,7 +16,7 @@
 //!
 //! Rules that every driver here keeps:
 //! - The device was left running by a dead kernel: it is reset first, before any of its
-//!   memory is reused.
+//!   memory is reused. An SD card's bus may stay as it runs; its controller's data engine may not.
 //! - No interrupts, no heap, no locks. Every wait has a deadline; `start` and `poll` of a
 //!   [`BlockDevice`](kdraw_pipeline::ports::BlockDevice) never wait.
 //! - What a device says is an allegation: ring entries, sizes and capabilities are checked
@@ -31,6 +31,7 @@ pub mod mmio;
 pub mod pci;
 pub mod pl011;
 pub mod registers;
+pub mod sd;
 pub mod virtio;
 
 use kdraw_pipeline::ports::{Clock, Deadline};

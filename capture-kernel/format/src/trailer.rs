@@ -28,6 +28,11 @@ pub mod tag {
     pub const DOUBTS: u16 = 5;
     /// u64 × 2: CPUs that worked, CPUs that the machine has.
     pub const CPUS: u16 = 6;
+    /// Text: what the target's device is and how it was run.
+    pub const DEVICE: u16 = 7;
+    /// u64 × 2: bytes written to the target before the trailer, and microseconds during which the
+    /// device had something to do. It may have ended earlier than anybody looked.
+    pub const WRITTEN: u16 = 8;
 }
 
 /// Bytes of a [`ClassCount`].

@@ -24,6 +24,9 @@ const TAIL_ROOM: u64 = MAX_SUMS_CHUNK as u64 + (64 << 10);
 /// Checkpoints kept for the index.
 const CHECKPOINTS: usize = 512;
 
+/// Bytes of text about the device.
+const MAX_DEVICE: usize = 192;
+
 /// Chooses the slot for a new dump, and tells how its header reads now: the first free one,
 /// or on a partition formatted to allow it the one written longest ago. `None`: every slot
 /// holds a dump that nobody has extracted, so only the journal may be written.
@@ -452,6 +455,10 @@ impl<'p, 'a> Dump<'p, 'a> {
             self.sequence,
         ];
         let classes = self.classes(&ending.found);
+        let mut device = heapless::String::<MAX_DEVICE>::new();
+        // What does not fit is left out.
+        let _ = self.partition.device().describe(&mut device);
+        let (bytes, busy_us) = self.partition.written();
         self.records(Kind::Trailer, BLOCK, |records| {
             let counts = counts.map(u64::to_le_bytes);
             records.put(trailer::tag::COUNTS, &counts.each_ref().map(|c| &c[..]));
@@ -465,6 +472,9 @@ impl<'p, 'a> Dump<'p, 'a> {
             }
             let cpus = ending.cpus.map(u64::to_le_bytes);
             records.put(trailer::tag::CPUS, &cpus.each_ref().map(|c| &c[..]));
+            records.put(trailer::tag::DEVICE, &[device.as_bytes()]);
+            let written = [bytes, busy_us].map(u64::to_le_bytes);
+            records.put(trailer::tag::WRITTEN, &written.each_ref().map(|w| &w[..]));
         })?;
         self.partition.flush()?;
         let complete = ending.truncated.is_none() && self.header.unreadable == 0;

@@ -85,6 +85,12 @@ pub struct Partition<'a> {
     free: heapless::Vec<DmaBuffer, MAX_BUFFERS>,
     in_flight: usize,
     queue_depth: usize,
+    /// Bytes of all writes.
+    written: u64,
+    /// Microseconds during which something was in flight, until the last time that nothing was.
+    busy_us: u64,
+    /// Since when something is in flight.
+    busy_since_us: u64,
 }
 
 /// The most buffers that a partition can be given.
@@ -131,6 +137,9 @@ impl<'a> Partition<'a> {
             free,
             in_flight: 0,
             queue_depth: geometry.queue_depth,
+            written: 0,
+            busy_us: 0,
+            busy_since_us: 0,
         };
         if !target.unchecked_table {
             this.check_table(start, len)?;
@@ -159,6 +168,20 @@ impl<'a> Partition<'a> {
     /// The clock that bounds every wait here.
     pub fn clock(&self) -> &'a dyn Clock {
         self.clock
+    }
+
+    /// Bytes written so far, and the microseconds during which something was in flight.
+    pub fn written(&self) -> (u64, u64) {
+        let now = match self.in_flight {
+            0 => 0,
+            _ => self.clock.now_us().saturating_sub(self.busy_since_us),
+        };
+        (self.written, self.busy_us.saturating_add(now))
+    }
+
+    /// The device.
+    pub fn device(&self) -> &dyn BlockDevice {
+        &*self.device
     }
 
     fn check_table(&mut self, start: u64, len: u64) -> Result<(), TargetError> {
@@ -323,8 +346,16 @@ impl<'a> Partition<'a> {
     }
 
     fn start_request(&mut self, request: Request) -> Result<(), TargetError> {
+        let written = match request.operation {
+            Operation::Read => 0,
+            Operation::Write => request.len as u64,
+        };
+        if self.in_flight == 0 {
+            self.busy_since_us = self.clock.now_us();
+        }
         match self.device.start(request) {
             Ok(()) => {
+                self.written = self.written.saturating_add(written);
                 self.in_flight = self.in_flight.saturating_add(1);
                 Ok(())
             }
@@ -355,6 +386,10 @@ impl<'a> Partition<'a> {
             return Ok(None);
         };
         self.in_flight = self.in_flight.saturating_sub(1);
+        if self.in_flight == 0 {
+            let now = self.clock.now_us().saturating_sub(self.busy_since_us);
+            self.busy_us = self.busy_us.saturating_add(now);
+        }
         match done.result {
             Ok(()) => Ok(Some(done.buffer)),
             Err(error) => {

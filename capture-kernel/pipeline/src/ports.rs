@@ -1,5 +1,7 @@
 //! The ports: what the pipeline needs of a machine. Drivers implement them, tests fake them.
 
+use core::fmt;
+
 use kdraw_format::addr::Lba;
 
 /// A monotonic clock that runs without interrupts.
@@ -125,7 +127,8 @@ pub enum DeviceError {
 
 /// A polled block device with several requests in flight.
 ///
-/// No method waits, but for [`BlockDevice::flush`], which is bounded.
+/// No method waits, but for [`BlockDevice::flush`], which is bounded, and for a second or two when
+/// a driver brings a device back that has erred.
 pub trait BlockDevice {
     /// The device's size and limits.
     fn geometry(&self) -> Geometry;
@@ -145,6 +148,12 @@ pub trait BlockDevice {
     /// # Errors
     /// [`DeviceError::Timeout`] at `deadline`, or what the device answered.
     fn flush(&mut self, clock: &dyn Clock, deadline: Deadline) -> Result<(), DeviceError>;
+
+    /// Writes down in one line what it is and how it is run now, for the dump's trailer.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 
 /// Work that another CPU can do: it owns its buffers, and doing it is computation over evidence

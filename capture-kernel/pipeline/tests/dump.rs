@@ -1,9 +1,10 @@
 //! A dump on a disk that is slow, out of order, full, broken or silent, made by one CPU or by
 //! many. The fake disk panics at a write outside of the partition.
 
-use kdraw_format::chunk::{Codec, Content, Kind};
+use kdraw_format::chunk::{Codec, Content, Kind, data_offset};
 use kdraw_format::layout::{JOURNAL_START, MIN_PARTITION, Superblock};
 use kdraw_format::slot::{Outcome, SlotHeader};
+use kdraw_format::trailer::tag;
 use kdraw_format::walk::{Step, WALK_BUFFER, Walk};
 use kdraw_pipeline::dump::{choose_slot, write_header};
 use kdraw_pipeline::partition::{Partition, REQUEST_TIMEOUT_US, TargetError};
@@ -145,6 +146,16 @@ fn a_dump_has_every_frame_and_its_parts_in_order() {
             "{first:#x}"
         );
     }
+    // The trailer tells the device, and what was written to it: header and stream before it.
+    let records = trailer + data_offset(0) as u64;
+    let told_by: Vec<_> =
+        kdraw_format::records::records(&disk.bytes[(START + records) as usize..]).collect();
+    let record = |tag| told_by.iter().find(|record| record.0 == tag).map(|it| it.1);
+    assert_eq!(record(tag::DEVICE), Some(&b"fake disk"[..]));
+    let written = record(tag::WRITTEN).unwrap().first_chunk::<8>().unwrap();
+    let before = u64::from_le_bytes(*written) - told.stream_len + 4096;
+    assert_eq!(before % 4096, 0);
+    assert!((2 * 4096..16 * 4096).contains(&before), "{before}");
     // Strictly forward: nothing is written twice but the slot's headers.
     let stream = START + stream_start;
     let mut ends: Vec<_> = disk.writes.iter().filter(|w| w.start >= stream).collect();

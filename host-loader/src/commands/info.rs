@@ -176,6 +176,16 @@ fn print_slot(dump: &SlotInfo) {
         for (phase, at) in &trailer.phases {
             println!("  phase        {phase} until {}", text::duration(*at));
         }
+        if !trailer.device.is_empty() {
+            println!(
+                "  device       {}, {} in {}, {:.1} MB/s",
+                trailer.device,
+                text::size(trailer.written_bytes),
+                text::duration(trailer.written_us),
+                // Bytes in a microsecond are megabytes in a second.
+                trailer.written_bytes as f64 / trailer.written_us.max(1) as f64
+            );
+        }
         if let Some(why) = &trailer.truncated {
             println!("  truncated    {why}");
         }

@@ -29,6 +29,8 @@
 //! A ring entry that makes no sense, or one request too many, breaks the device for good: it is
 //! asked to reset, all requests in flight come back with the error, later ones are refused.
 
+use core::fmt;
+
 use kdraw_format::addr::Lba;
 use kdraw_pipeline::ports::{
     BlockDevice, Clock, Completion, Deadline, DeviceError, DmaBuffer, Geometry, Operation, Request,
@@ -159,7 +161,7 @@ impl<T: Transport> VirtioBlk<T> {
         )?;
         let config = read_config(transport, clock, deadline, Config::read)?;
 
-        let (queue_memory, records) = split(memory, HEADERS)
+        let (queue_memory, records) = crate::dma::split(memory, HEADERS)
             .filter(|(_, records)| records.bytes.len() >= MEMORY_BYTES.saturating_sub(HEADERS))
             .ok_or(DeviceError::Unusable(
                 "memory for the virtio device too short",
@@ -383,6 +385,10 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
             Err(DeviceError::Timeout("virtio-blk flush"))
         })
     }
+
+    fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        out.write_str("virtio-blk")
+    }
 }
 
 /// What bringing a device up gives.
@@ -451,20 +457,4 @@ impl Config {
             queue_depth,
         })
     }
-}
-
-/// Splits a buffer in two; `None` if it is shorter than `at`.
-fn split(buffer: DmaBuffer, at: usize) -> Option<(DmaBuffer, DmaBuffer)> {
-    let (head, tail) = buffer.bytes.split_at_mut_checked(at)?;
-    let tail_addr = buffer.device_addr.checked_add(at as u64)?;
-    Some((
-        DmaBuffer {
-            bytes: head,
-            device_addr: buffer.device_addr,
-        },
-        DmaBuffer {
-            bytes: tail,
-            device_addr: tail_addr,
-        },
-    ))
 }
