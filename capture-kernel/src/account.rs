@@ -22,6 +22,8 @@ use crate::trust::Trusted;
 
 /// Bytes of the black box kept for the end of the log, however many CPUs there are.
 const LOG_TAIL: usize = 16 << 10;
+/// The most that it takes if there is room for more: the whole log comes next.
+const MAX_LOG_TAIL: usize = 24 << 10;
 
 /// Why pages cannot be told apart.
 #[derive(Debug, thiserror::Error)]
@@ -104,17 +106,14 @@ impl<'a> Account<'a> {
         })
     }
 
-    /// Why it died.
-    pub fn reason(&self) -> PanicReason {
-        self.log().map(|log| log.panic_reason()).unwrap_or_default()
-    }
-
     /// Writes the black box's records, the most telling first.
     pub fn black_box(&self, records: &mut RecordWriter<'_>) {
         let (entry, plan) = (self.entry, &self.trusted.plan);
+        let log = self.log();
         let mut text = |tag, text: &str| records.put(tag, &[text.as_bytes()]);
-        if let Some(reason) = self.reason().headline() {
-            text(tag::REASON, reason);
+        let reason = log.as_ref().map(PrintkLog::panic_reason);
+        if let Some(line) = reason.as_ref().and_then(PanicReason::headline) {
+            text(tag::REASON, line);
         }
         if let Some(info) = &self.info {
             if let Some(release) = info.key("OSRELEASE") {
@@ -181,14 +180,11 @@ impl<'a> Account<'a> {
             let (number, pid) = (number.to_le_bytes(), cpu.pid().to_le_bytes());
             records.put(tag::CPU, &[&number, &pid, values.as_flattened()]);
         }
-        if let Some(log) = self.log() {
-            let mut tail = heapless::Vec::<u8, { 24 << 10 }>::new();
-            let room = records.room().min(tail.capacity());
-            log.write_tail(room as u64, &mut |piece| {
-                // Cannot overflow: write_tail keeps to what it was given.
-                let _ = tail.extend_from_slice(piece);
+        if let Some(log) = log {
+            records.put_with(tag::LOG_TAIL, |room| {
+                let len = room.len().min(MAX_LOG_TAIL);
+                log.tail(room.get_mut(..len).unwrap_or_default())
             });
-            records.put(tag::LOG_TAIL, &[&tail]);
         }
     }
 }

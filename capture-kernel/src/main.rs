@@ -248,11 +248,11 @@ fn write(
     dump.text(Kind::Notes, |sink| sink(account.notes()))?;
     if let Some(log) = account.log() {
         let room = dump.text_room();
-        dump.text(Kind::KernelLog, |mut sink| {
+        dump.text(Kind::KernelLog, |sink| {
             if room < WHOLE_LOG {
-                log.write_tail(room, &mut sink);
+                log.write_tail(room, sink);
             } else {
-                log.write(&mut sink);
+                log.write(sink);
             }
         })?;
     }

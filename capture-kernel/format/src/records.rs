@@ -54,6 +54,28 @@ impl<'a> RecordWriter<'a> {
         true
     }
 
+    /// Appends one record whose data `fill` writes to the start of the room it is given, and tells
+    /// the length of.
+    pub fn put_with(&mut self, tag: u16, fill: impl FnOnce(&mut [u8]) -> usize) {
+        let room = self.room();
+        let Some((header, data)) = self
+            .out
+            .get_mut(self.at..)
+            .and_then(|rest| rest.split_at_mut_checked(RECORD_HEADER))
+        else {
+            return;
+        };
+        let len = fill(data.get_mut(..room).unwrap_or_default()).min(room);
+        let mut put = Put::new(header);
+        put.u16(tag).u16(0).u32(len as u32);
+        put.finish();
+        let padded = len.next_multiple_of(8);
+        if let Some(padding) = data.get_mut(len..padded) {
+            padding.fill(0);
+        }
+        self.at = self.at.saturating_add(RECORD_HEADER).saturating_add(padded);
+    }
+
     /// Bytes written.
     pub fn len(&self) -> usize {
         self.at
@@ -96,11 +118,16 @@ mod tests {
         assert!(writer.put(1, &[b"hello", b" world"]));
         assert!(writer.put(2, &[]));
         assert!(!writer.put(3, &[&[0; 40]]));
-        assert!(writer.put(4, &[&[9; 8]]));
+        writer.put_with(4, |room| {
+            assert_eq!(room.len(), 24);
+            room[..3].fill(9);
+            3
+        });
         let len = writer.len();
         let found: std::vec::Vec<_> = records(&out[..len]).collect();
-        assert_eq!(found, [(1, &b"hello world"[..]), (2, b""), (4, &[9; 8])]);
-        assert_eq!(records(&out[..len - 1]).count(), 2);
+        assert_eq!(found, [(1, &b"hello world"[..]), (2, b""), (4, &[9; 3])]);
+        assert_eq!(out[len - 5..len], [0; 5]);
+        assert_eq!(records(&out[..len - 6]).count(), 2);
     }
 
     extern crate std;

@@ -254,14 +254,18 @@ pub struct MergedNotes {
 pub fn merge_notes(header: &ElfCoreHdr, memory: &impl PhysMem, out: &mut [u8]) -> MergedNotes {
     let mut merger = Merger {
         memory,
+        room: out.len(),
         out,
         found: MergedNotes::default(),
     };
     for segment in header.notes() {
         merger.copy(segment, true);
     }
-    let vmcoreinfo_len = merger.found.len;
+    // It waits at the buffer's end.
+    let vmcoreinfo_len = core::mem::take(&mut merger.found.len);
     merger.found.vmcoreinfo = vmcoreinfo_len > 0;
+    merger.room = merger.room.saturating_sub(vmcoreinfo_len);
+    merger.out.copy_within(..vmcoreinfo_len, merger.room);
     for segment in header.notes() {
         let before = merger.found;
         merger.copy(segment, false);
@@ -270,16 +274,16 @@ pub fn merge_notes(header: &ElfCoreHdr, memory: &impl PhysMem, out: &mut [u8]) -
             after.cpus = after.cpus.saturating_add(1);
         }
     }
-    let Merger { out, found, .. } = merger;
-    if let Some(written) = out.get_mut(..found.len) {
-        written.rotate_left(vmcoreinfo_len);
-    }
-    found
+    merger.out.copy_within(merger.room.., merger.found.len);
+    merger.found.len = merger.found.len.saturating_add(vmcoreinfo_len);
+    merger.found
 }
 
 struct Merger<'a, M> {
     memory: &'a M,
     out: &'a mut [u8],
+    /// Bytes of `out` that notes may be copied to.
+    room: usize,
     found: MergedNotes,
 }
 
@@ -344,8 +348,8 @@ impl<M: PhysMem> Merger<'_, M> {
         };
         let is_vmcoreinfo = header.name(start) == Some(VMCOREINFO_NAME);
         if is_vmcoreinfo == vmcoreinfo {
-            let room = self.out.get_mut(self.found.len..).unwrap_or_default();
-            if let Some(into) = room.get_mut(..header.total) {
+            let room = self.out.get_mut(self.found.len..self.room);
+            if let Some(into) = room.and_then(|room| room.get_mut(..header.total)) {
                 self.memory.read(rest.start, into)?;
                 self.found.len = self.found.len.saturating_add(header.total);
             } else {

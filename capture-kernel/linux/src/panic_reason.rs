@@ -31,8 +31,8 @@ pub type Line = String<256>;
 pub struct PanicReason {
     /// The line with "Kernel panic - not syncing: ", from there on.
     pub panic: Option<Line>,
-    /// The last oops: "Unable to handle kernel …" or "kernel BUG at …", or else
-    /// "Internal error: …".
+    /// The last oops, if the panic says no more than that there was one, or if there is none:
+    /// "Unable to handle kernel …" or "kernel BUG at …", or else "Internal error: …".
     pub oops: Option<Line>,
 }
 
@@ -40,11 +40,15 @@ impl PanicReason {
     /// The line that tells most: the oops if the panic only says that there was one.
     pub fn headline(&self) -> Option<&str> {
         match (&self.panic, &self.oops) {
-            (Some(panic), Some(oops)) if panic.contains("Fatal exception") => Some(oops),
+            (Some(panic), Some(oops)) if is_effect_of_oops(panic) => Some(oops),
             (Some(line), _) | (None, Some(line)) => Some(line),
             (None, None) => None,
         }
     }
+}
+
+fn is_effect_of_oops(panic: &Line) -> bool {
+    find(panic, "Fatal exception").is_some()
 }
 
 impl<M: PhysMem> PrintkLog<'_, M> {
@@ -57,14 +61,16 @@ impl<M: PhysMem> PrintkLog<'_, M> {
         for (age, n) in (0..self.ids()).rev().take(MAX_SEARCHED).enumerate() {
             // The lines that explain an oops are printed shortly before it.
             cause_known |= effect_at.is_some_and(|at| age.saturating_sub(at) > CAUSE_TO_EFFECT);
-            if cause_known && found.panic.is_some() {
+            if let Some(panic) = &found.panic
+                && (cause_known || !is_effect_of_oops(panic))
+            {
                 break;
             }
             let Some(text) = self.text_start(n, &mut buffer) else {
                 continue;
             };
             for line in text.lines() {
-                if found.panic.is_none() && !line.contains(PANIC_END) {
+                if found.panic.is_none() && find(line, PANIC_END).is_none() {
                     found.panic = from_marker(line, &[PANIC]);
                 }
                 if cause_known {
@@ -85,14 +91,17 @@ impl<M: PhysMem> PrintkLog<'_, M> {
 
 /// The line from the first of `markers` on, if it has one.
 fn from_marker(line: &str, markers: &[&str]) -> Option<Line> {
-    let at = markers.iter().find_map(|marker| line.find(marker))?;
-    let mut copy = Line::new();
-    for letter in line.get(at..)?.chars() {
-        if copy.push(letter).is_err() {
-            break;
-        }
-    }
-    Some(copy)
+    let at = markers.iter().find_map(|marker| find(line, marker))?;
+    // As long as the buffer that it was read into, at the most.
+    Line::try_from(line.get(at..)?).ok()
+}
+
+/// Where `marker` begins in a line. For lines this short, what [`str::find`] computes of the marker
+/// before it looks at the line costs more than the search.
+fn find(line: &str, marker: &str) -> Option<usize> {
+    let (line, marker) = (line.as_bytes(), marker.as_bytes());
+    line.windows(marker.len())
+        .position(|part| part.first() == marker.first() && part == marker)
 }
 
 #[cfg(test)]

@@ -204,12 +204,12 @@ impl<'a, M: PhysMem> PrintkLog<'a, M> {
     }
 
     /// Writes the whole log to `sink`, piece by piece, in one pass.
-    pub fn write(&self, sink: &mut impl FnMut(&[u8])) -> LogSummary {
+    pub fn write(&self, sink: &mut dyn FnMut(&[u8])) -> LogSummary {
         self.write_from(0, sink)
     }
 
     /// Writes the newest records that together have at most `max_bytes` bytes.
-    pub fn write_tail(&self, max_bytes: u64, sink: &mut impl FnMut(&[u8])) -> LogSummary {
+    pub fn write_tail(&self, max_bytes: u64, sink: &mut dyn FnMut(&[u8])) -> LogSummary {
         let mut bytes = 0u64;
         let older = (0..self.ids).rev().find(|n| {
             if let Ok(Some(record)) = self.record(*n) {
@@ -222,7 +222,32 @@ impl<'a, M: PhysMem> PrintkLog<'a, M> {
         self.write_from(older.map_or(0, |n| n.saturating_add(1)), sink)
     }
 
-    fn write_from(&self, first: u64, sink: &mut impl FnMut(&[u8])) -> LogSummary {
+    /// Writes the newest records that `buffer` has room for to its start; returns how many bytes.
+    pub fn tail(&self, buffer: &mut [u8]) -> usize {
+        // Each record is printed where there is room, and moved to before the younger ones.
+        let len = buffer.len();
+        let mut start = len;
+        for n in (0..self.ids).rev() {
+            let Ok(Some(record)) = self.record(n) else {
+                continue;
+            };
+            let mut used = Some(0usize);
+            self.print(&record, &mut |piece| {
+                used = used.and_then(|used| {
+                    let end = used.checked_add(piece.len()).filter(|end| *end <= start)?;
+                    buffer.get_mut(used..end)?.copy_from_slice(piece);
+                    Some(end)
+                });
+            });
+            let Some(used) = used else { break };
+            start = start.saturating_sub(used);
+            buffer.copy_within(..used, start);
+        }
+        buffer.copy_within(start.., 0);
+        len.saturating_sub(start)
+    }
+
+    fn write_from(&self, first: u64, sink: &mut dyn FnMut(&[u8])) -> LogSummary {
         let mut summary = LogSummary::default();
         let mut room = self.text_size;
         for n in first..self.ids {
@@ -314,7 +339,7 @@ impl<'a, M: PhysMem> PrintkLog<'a, M> {
     }
 
     /// Prints one record as crash does; tells whether all of its text could be read.
-    fn print(&self, record: &Record, sink: &mut impl FnMut(&[u8])) -> bool {
+    fn print(&self, record: &Record, sink: &mut dyn FnMut(&[u8])) -> bool {
         let mut complete = true;
         if let Some(text_len) = record.text_len {
             let prefix = prefix(record.time_ns);
@@ -595,6 +620,9 @@ OFFSET(prb_data_ring.data)=8\nOFFSET(atomic_long_t.counter)=0\n";
                 "{max}"
             );
             assert!(out.is_empty() || out.ends_with(b"line 7\n"));
+            let mut buffer = std::vec![b'?'; max.min(1000) as usize];
+            let len = ring.with(|log| log.tail(&mut buffer));
+            assert_eq!(buffer[..len], out, "{max}");
         }
     }
 

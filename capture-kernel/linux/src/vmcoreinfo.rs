@@ -39,7 +39,7 @@ impl<'a> Vmcoreinfo<'a> {
 
     /// The value of a plain key such as `OSRELEASE`; `None` if absent or not UTF-8.
     pub fn key(&self, key: &str) -> Option<&'a str> {
-        self.value(|found| found == key.as_bytes())
+        self.value(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b"="))
     }
 
     /// `SYMBOL(name)`: a kernel virtual address.
@@ -112,23 +112,16 @@ impl<'a> Vmcoreinfo<'a> {
     }
 
     fn typed(&self, kind: &str, name: &str) -> Option<&'a str> {
-        self.value(|key| {
-            key.strip_prefix(kind.as_bytes())
-                .and_then(|rest| rest.strip_prefix(b"("))
-                .and_then(|rest| rest.strip_suffix(b")"))
-                == Some(name.as_bytes())
+        self.value(|line| {
+            let name_on = line.strip_prefix(kind.as_bytes())?.strip_prefix(b"(")?;
+            name_on.strip_prefix(name.as_bytes())?.strip_prefix(b")=")
         })
     }
 
-    fn value(&self, is_key: impl Fn(&[u8]) -> bool) -> Option<&'a str> {
-        self.text.split(|&byte| byte == b'\n').find_map(|line| {
-            let equals = line.iter().position(|&byte| byte == b'=')?;
-            let (key, value) = line.split_at_checked(equals)?;
-            if !is_key(key) {
-                return None;
-            }
-            core::str::from_utf8(value.get(1..)?).ok()
-        })
+    /// What the first line has that `value_of` accepts.
+    fn value(&self, value_of: impl Fn(&'a [u8]) -> Option<&'a [u8]>) -> Option<&'a str> {
+        let value = self.text.split(|&byte| byte == b'\n').find_map(value_of)?;
+        core::str::from_utf8(value).ok()
     }
 }
 
