@@ -52,17 +52,12 @@ struct Line(Pl011<MmioRegion, Counter>);
 
 impl core::fmt::Write for Line {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        for piece in text.split_inclusive('\n') {
-            let (piece, end) = match piece.strip_suffix('\n') {
-                Some(piece) => (piece, "\r\n"),
-                None => (piece, ""),
+        for byte in text.as_bytes() {
+            let bytes = match byte {
+                b'\n' => b"\r\n",
+                byte => core::slice::from_ref(byte),
             };
-            self.0
-                .write_all(piece.as_bytes())
-                .map_err(|_| core::fmt::Error)?;
-            self.0
-                .write_all(end.as_bytes())
-                .map_err(|_| core::fmt::Error)?;
+            self.0.write_all(bytes).map_err(|_| core::fmt::Error)?;
         }
         Ok(())
     }

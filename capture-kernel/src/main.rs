@@ -44,7 +44,7 @@ use kdraw_linux::elfcorehdr::{ElfCoreHdr, ElfCoreHdrError};
 use kdraw_linux::notes::merge_notes;
 use kdraw_pipeline::dump::{Dump, Ending, choose_slot, write_journal};
 use kdraw_pipeline::partition::{Partition, TargetError};
-use kdraw_pipeline::ports::{Clock as _, Deadline, DeviceError};
+use kdraw_pipeline::ports::{Clock as _, Deadline, DeviceError, DmaBuffer};
 
 use account::Account;
 use arena::Arena;
@@ -117,7 +117,6 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     let mut phases = Phases::default();
     let tree = trust::device_tree(entry.dtb)?;
     let machine = Machine::from_dtb(tree).map_err(trust::Distrust::from)?;
-    psci::find(&machine);
     console::find(&machine);
     introduce(entry, &machine);
     let trusted = trust::check(&machine, tree, entry.dtb)?;
@@ -127,8 +126,7 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     defmt::info!("{=u64} KiB to work in", arena.left() >> 10);
     let header = ElfCoreHdr::parse(trusted.elfcorehdr)?;
     let evidence = crew::show(Evidence::map(&header, trusted.crash_region));
-    let (limit, ram) = (trusted.plan.cpus, evidence.total());
-    let workers = smp::workers(&machine, limit, ram, arena.left());
+    let room = arena.left();
     let notes = arena.bytes(NOTES as usize).unwrap_or_default();
     let merged = merge_notes(&header, &evidence, notes);
     defmt::info!(
@@ -146,9 +144,8 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     let place = Place::find(&machine, target, trusted.crash_region).map_err(Refusal::TargetNode)?;
     let no_memory = DeviceError::Unusable("no memory for its rings");
     let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
-    let buffers = core::iter::from_fn(|| arena.dma(CHUNK_STORED as usize));
-    let buffers = buffers.take(stored_buffers(workers));
-    let mut partition = Partition::open(&mut disk, &Counter, target, buffers)?;
+    let few = buffers(&mut arena).take(stored_buffers(0));
+    let mut partition = Partition::open(&mut disk, &Counter, target, few)?;
     let dump_id = dump_id(&trusted.plan.seed);
     phases.ended("target");
 
@@ -173,15 +170,28 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         header: dump.header().clone(),
     });
     let deadline = budget(trusted.plan.budget_s);
-    let memory = pages::Memory::carve(&mut arena, evidence);
-    let start_cpus = || smp::start(&machine, entry, workers, &mut arena);
-    let pages = Pages {
-        evidence,
-        memory,
-        plan: &trusted.plan,
-        deadline,
+    let prepare_pages = |dump: &mut Dump<'_, '_>| {
+        psci::find(&machine);
+        let workers = smp::workers(&machine, trusted.plan.cpus, evidence.total(), room);
+        let more = stored_buffers(workers).saturating_sub(stored_buffers(0));
+        dump.give_buffers(buffers(&mut arena).take(more));
+        let pages = Pages {
+            evidence,
+            memory: pages::Memory::carve(&mut arena, evidence),
+            plan: &trusted.plan,
+            deadline,
+        };
+        let mut cpus = Cpus {
+            working: 1,
+            present: 1,
+        };
+        if dump.superblock().plain_core().is_none() {
+            cpus = smp::start(&machine, entry, workers, &mut arena);
+            say!("{} of {} CPUs", cpus.working, cpus.present);
+        }
+        (pages, cpus)
     };
-    match write(dump, &account, pages, start_cpus, &mut phases) {
+    match write(dump, &account, evidence, prepare_pages, &mut phases) {
         Ok(header) => say!(
             "dump complete: {} of {total} MiB in {} MiB, {} frames unreadable, {} ms; resetting",
             header.frames.saturating_add(header.filled) >> 8,
@@ -224,12 +234,18 @@ fn introduce(entry: &EntryState, machine: &Machine<'_>) {
     );
 }
 
+/// Carves buffers for chunks, as many as there is memory for.
+fn buffers(arena: &mut Arena) -> impl Iterator<Item = DmaBuffer> {
+    core::iter::from_fn(|| arena.dma(CHUNK_STORED as usize))
+}
+
 /// Writes the dump in its order of worth: black box, memory map, notes, log, pages, and the end.
-fn write(
+/// What only the pages need is prepared when the rest is on its way.
+fn write<'p>(
     mut dump: Dump<'_, '_>,
     account: &Account<'_>,
-    pages: Pages<'_>,
-    start_cpus: impl FnOnce() -> Cpus,
+    evidence: &Evidence,
+    prepare_pages: impl FnOnce(&mut Dump<'_, '_>) -> (Pages<'p>, Cpus),
     phases: &mut Phases,
 ) -> Result<SlotHeader, TargetError> {
     dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, |records| {
@@ -240,7 +256,6 @@ fn write(
     say!("black box is durable");
 
     dump.text(Kind::MemoryMap, |sink| {
-        let evidence = pages.evidence;
         evidence
             .map_entries()
             .for_each(|entry| sink(&entry.encode()));
@@ -259,16 +274,9 @@ fn write(
     phases.ended("log");
 
     // Whoever starts a CPU may fail: what matters most is on its way by now.
-    let mut cpus = Cpus {
-        working: 1,
-        present: 1,
-    };
-    if dump.superblock().plain_core().is_none() {
-        cpus = start_cpus();
-        say!("{} of {} CPUs", cpus.working, cpus.present);
-        phases.ended("cpus");
-    }
-    let left_out = pages.evidence.left_out();
+    let (pages, mut cpus) = prepare_pages(&mut dump);
+    phases.ended("cpus");
+    let left_out = evidence.left_out();
     let written = pages.write(&mut dump, account, phases)?;
     phases.ended("pages");
     if written.working < cpus.working {

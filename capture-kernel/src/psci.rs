@@ -20,14 +20,15 @@ pub enum Power {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub i32);
 
-/// Remembers how the firmware is called.
+/// Remembers how the firmware is called. Not needed before there are CPUs to start: a reset does
+/// without.
 pub fn find(machine: &Machine<'_>) {
     if let Ok(psci) = machine.psci() {
         FIRMWARE.call_once(|| psci);
     }
 }
 
-/// Resets the machine.
+/// Resets the machine: as the device tree says, or if that is not known, in each way there is.
 pub fn reset() -> ! {
     if let Some(psci) = FIRMWARE.get()
         && let Some(function) = psci.system_reset

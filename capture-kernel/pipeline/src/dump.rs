@@ -277,6 +277,11 @@ impl<'p, 'a> Dump<'p, 'a> {
         self.partition.superblock()
     }
 
+    /// Gives the partition more buffers to work with.
+    pub fn give_buffers(&mut self, buffers: impl IntoIterator<Item = DmaBuffer>) {
+        self.partition.give(buffers);
+    }
+
     /// Waits until the header's first copy and what was written since are durable, and begins the
     /// second copy: one of them is whole at any time.
     ///

@@ -121,12 +121,6 @@ impl<'a> Partition<'a> {
         {
             return Err(TargetError::RangeOutside { start, len, disk });
         }
-        let mut free = heapless::Vec::new();
-        for buffer in buffers {
-            if free.push(buffer).is_err() {
-                break;
-            }
-        }
         let mut this = Self {
             device,
             clock,
@@ -134,13 +128,14 @@ impl<'a> Partition<'a> {
                 .map_err(TargetError::NotSigned)?,
             start,
             block_size,
-            free,
+            free: heapless::Vec::new(),
             in_flight: 0,
             queue_depth: geometry.queue_depth,
             written: 0,
             busy_us: 0,
             busy_since_us: 0,
         };
+        this.give(buffers);
         if !target.unchecked_table {
             this.check_table(start, len)?;
         }
@@ -294,6 +289,14 @@ impl<'a> Partition<'a> {
     /// Whether there are buffers here: free, or in flight and coming back.
     pub fn has_buffers(&self) -> bool {
         !self.free.is_empty() || self.in_flight > 0
+    }
+
+    /// Gives more buffers to work with, [`MAX_BUFFERS`] in all.
+    pub fn give(&mut self, buffers: impl IntoIterator<Item = DmaBuffer>) {
+        let room = MAX_BUFFERS.saturating_sub(self.free.len().saturating_add(self.in_flight));
+        for buffer in buffers.into_iter().take(room) {
+            self.release(buffer);
+        }
     }
 
     /// Gives back a buffer unused.
