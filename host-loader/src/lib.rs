@@ -14,6 +14,7 @@
 //! - On the board: [`system`] and [`iomem`] read the running system, [`block`] and [`controller`]
 //!   find the target's disk, [`live`] tries the filter on the running kernel, [`load`] checks and
 //!   builds what is loaded, [`payload`] is what gets loaded, [`sys`] the system call.
+//! - With a board on a serial line: [`receive`] takes its dump into an image file.
 //! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
 //!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it.
 //!
@@ -42,6 +43,7 @@ pub mod payload;
 pub mod plain_core;
 pub mod progress;
 pub mod random;
+pub mod receive;
 pub mod scan;
 pub mod signatures;
 pub mod source;

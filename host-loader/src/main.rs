@@ -34,6 +34,7 @@ enum Command {
     Extract(commands::extract::Args),
     Convert(commands::convert::Args),
     Verify(commands::verify::Args),
+    Receive(commands::receive::Args),
     Plan(commands::plan::Args),
     Payload(commands::payload::Args),
 }
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Extract(args) => commands::extract::run(&args, &system),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Verify(args) => commands::verify::run(&args, &system),
+        Command::Receive(args) => commands::receive::run(&args),
         Command::Plan(args) => commands::plan::run(&args, &system),
         Command::Payload(args) => commands::payload::run(&args, &system),
     };

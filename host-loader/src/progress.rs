@@ -28,3 +28,19 @@ pub fn show(bar: &ProgressBar, what: &'static str, position: u64, total: u64) {
 pub fn report(bar: &ProgressBar, what: &'static str) -> impl FnMut(u64, u64) {
     move |position, total| show(bar, what, position, total)
 }
+
+/// A count of bytes of which nobody knows how many there will be.
+pub fn counter() -> ProgressBar {
+    let bar = ProgressBar::hidden();
+    let style = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec} {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar
+}
+
+/// Shows how many bytes there are.
+pub fn show_count(bar: &ProgressBar, count: u64) {
+    if bar.is_hidden() {
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+    }
+    bar.set_position(count);
+}

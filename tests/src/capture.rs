@@ -8,6 +8,7 @@ use kdraw_format::black_box::{BLACK_BOX_CHUNK, tag};
 use kdraw_format::chunk::{ClassSet, Codec, Kind};
 use kdraw_format::layout::{START_UNKNOWN, Superblock};
 use kdraw_format::memory_map::{Fate, MapEntry};
+use kdraw_format::plan::Target;
 use kdraw_format::records::RecordWriter;
 use kdraw_format::slot::SlotHeader;
 use kdraw_format::working_memory::CHUNK_RAW;
@@ -17,7 +18,7 @@ use kdraw_pipeline::dump::{Dump, Ending, PagesEnded, choose_slot, write_journal}
 use kdraw_pipeline::lz4::{Portable, Table};
 use kdraw_pipeline::partition::{Partition, TargetError};
 use kdraw_pipeline::plain::{Core, Kernel};
-use kdraw_pipeline::ports::{Clock as _, Crew, Deadline, DmaBuffer};
+use kdraw_pipeline::ports::{BlockDevice, Clock, Crew, Deadline, DmaBuffer};
 use kdraw_pipeline::task::{Scratch, Task};
 use kdraw_pipeline::worth::Evidence;
 
@@ -85,14 +86,26 @@ impl Capture {
         disk: &mut FakeDisk,
         superblock: &Superblock,
     ) -> Result<Option<SlotHeader>, TargetError> {
-        let clock = FakeClock::new(1);
-        let mut partition = Partition::open(disk, &clock, &target(superblock), self.buffers())?;
+        self.through(disk, &FakeClock::new(1), &target(superblock))
+    }
+
+    /// Writes it through a device, as [`Capture::onto`] does.
+    ///
+    /// # Errors
+    /// As of [`Capture::onto`].
+    pub fn through(
+        &self,
+        device: &mut dyn BlockDevice,
+        clock: &dyn Clock,
+        target: &Target,
+    ) -> Result<Option<SlotHeader>, TargetError> {
+        let mut partition = Partition::open(device, clock, target, self.buffers())?;
         let Some((slot, old)) = choose_slot(&mut partition)? else {
             write_journal(&mut partition, self.id, black_box)?;
             return Ok(None);
         };
         let dump = Dump::begin(&mut partition, slot, &old, self.id, 0)?;
-        self.write(dump, &clock).map(Some)
+        self.write(dump, clock).map(Some)
     }
 
     /// Writes it into the image file of a signed partition, as [`Capture::onto`] does.
@@ -108,7 +121,7 @@ impl Capture {
         done
     }
 
-    fn write(&self, mut dump: Dump<'_, '_>, clock: &FakeClock) -> Result<SlotHeader, TargetError> {
+    fn write(&self, mut dump: Dump<'_, '_>, clock: &dyn Clock) -> Result<SlotHeader, TargetError> {
         let notes = notes();
         dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, black_box)?;
         dump.first_is_durable()?;
@@ -141,7 +154,7 @@ impl Capture {
         &self,
         dump: &mut Dump<'_, '_>,
         notes: &[u8],
-        clock: &FakeClock,
+        clock: &dyn Clock,
     ) -> Result<Result<(), PagesEnded>, TargetError> {
         let deadline = || clock.deadline(self.budget_us);
         if let Some(place) = dump.superblock().plain_core() {

@@ -15,7 +15,7 @@ use kdraw_format::chunk::{ClassSet, Codec, MAX_RUNS, Run};
 use kdraw_format::slot::SlotHeader;
 
 use crate::dump::{Dump, PagesEnded};
-use crate::partition::{REQUEST_TIMEOUT_US, TargetError};
+use crate::partition::TargetError;
 use crate::ports::{Crew, Deadline, DeviceError, DmaBuffer};
 use crate::task::{Order, Piece, Product, Task, append};
 
@@ -163,7 +163,7 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
 
     /// Takes a buffer, as soon as there is one.
     fn buffer(&mut self) -> Result<DmaBuffer, TargetError> {
-        let deadline = self.dump.partition.clock().deadline(REQUEST_TIMEOUT_US);
+        let deadline = self.dump.partition.patience();
         loop {
             if let Some(buffer) = self.dump.partition.free_buffer()? {
                 return Ok(buffer);

@@ -11,11 +11,7 @@ use kdraw_format::plan::Target;
 use kdraw_format::walk::{ReadAt, ReadFailed};
 use kdraw_format::working_memory::{MAX_WORKERS, stored_buffers};
 
-use crate::ports::{BlockDevice, Clock, DeviceError, DmaBuffer, Operation, Request};
-
-/// How long one request may take before the device is given up, in microseconds. Generous:
-/// an SD card may erase for a second before it answers.
-pub const REQUEST_TIMEOUT_US: u64 = 10_000_000;
+use crate::ports::{BlockDevice, Clock, Deadline, DeviceError, DmaBuffer, Operation, Request};
 
 /// Why the target is refused or failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -344,8 +340,13 @@ impl<'a> Partition<'a> {
             let buffer = self.wait()?;
             self.release(buffer);
         }
-        let deadline = self.clock.deadline(REQUEST_TIMEOUT_US);
+        let deadline = self.patience();
         Ok(self.device.flush(self.clock, deadline)?)
+    }
+
+    /// When a request that is begun now has taken too long.
+    pub fn patience(&self) -> Deadline {
+        self.clock.deadline(self.device.patience_us())
     }
 
     fn start_request(&mut self, request: Request) -> Result<(), TargetError> {
@@ -371,7 +372,7 @@ impl<'a> Partition<'a> {
 
     /// Waits for any request to end and takes its buffer.
     fn wait(&mut self) -> Result<DmaBuffer, TargetError> {
-        let deadline = self.clock.deadline(REQUEST_TIMEOUT_US);
+        let deadline = self.patience();
         loop {
             if let Some(buffer) = self.ended()? {
                 return Ok(buffer);

@@ -95,6 +95,10 @@ pub struct Geometry {
     pub queue_depth: usize,
 }
 
+/// How long a request to a disk may take, in microseconds. Generous: an SD card may erase for a
+/// second before it answers.
+pub const REQUEST_TIMEOUT_US: u64 = 10_000_000;
+
 /// Why a device did not do what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -154,6 +158,11 @@ pub trait BlockDevice {
     /// # Errors
     /// Those of `out`.
     fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+
+    /// How long a request may take before the device is given up, in microseconds.
+    fn patience_us(&self) -> u64 {
+        REQUEST_TIMEOUT_US
+    }
 }
 
 /// Work that another CPU can do: it owns its buffers, and doing it is computation over evidence

@@ -9,6 +9,7 @@ pub mod list;
 pub mod load;
 pub mod payload;
 pub mod plan;
+pub mod receive;
 pub mod status;
 pub mod unload;
 pub mod verify;

@@ -1,0 +1,387 @@
+//! A dump over a serial line: the payload's pipeline at one end, `kdraw receive`'s reception at
+//! the other, and whatever the line does to the bytes between them. What is on file is at any
+//! moment a dump that the tool reads.
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use common::{extracted, formatted, open};
+use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
+use kdraw::receive::{Event, Reception};
+use kdraw::scan::Scan;
+use kdraw::verify::verify;
+use kdraw_format::chunk::Codec;
+use kdraw_format::slot::Outcome;
+use kdraw_link::frame::Tape;
+use kdraw_pipeline::partition::TargetError;
+use kdraw_pipeline::ports::{Clock, DeviceError};
+use kdraw_pipeline::serial::{self, Patience, SerialDisk};
+use kdraw_tests::capture::{Capture, REASON};
+use kdraw_tests::memory::{Random, frames};
+
+/// Bytes that the line carries in a millisecond.
+const RATE: u64 = 200;
+
+const PATIENCE: Patience = Patience {
+    answer_us: 20_000_000,
+    silence_us: 20_000_000,
+    total_us: 3_600_000_000,
+};
+
+/// The line, its two directions, and the receiver at its end; time goes on as the UART is asked.
+struct Line {
+    now_us: u64,
+    random: Random,
+    /// Bytes of 10,000 that are corrupted, lost, and repeated, each.
+    noise: u64,
+    down: VecDeque<u8>,
+    up: VecDeque<u8>,
+    /// What the payload has sent in this millisecond.
+    sent: u64,
+    output: PathBuf,
+    reception: Option<Reception>,
+    events: Vec<Event>,
+    /// When the receiver is killed, in bytes from now, and how long it stays away, in
+    /// microseconds.
+    kill: Option<(u64, u64)>,
+    back_at: Option<u64>,
+    /// Whether what the receiver says is lost.
+    deaf: bool,
+    lives: u16,
+    /// Bytes after which the line is dead for good.
+    dies_after: Option<u64>,
+    carried: u64,
+}
+
+impl Line {
+    fn new(output: &Path, noise: u64) -> Self {
+        Self {
+            now_us: 0,
+            random: Random(7),
+            noise,
+            down: VecDeque::new(),
+            up: VecDeque::new(),
+            sent: 0,
+            output: output.to_owned(),
+            reception: Some(Reception::new(Some(output), 1)),
+            events: Vec::new(),
+            kill: None,
+            back_at: None,
+            deaf: false,
+            lives: 1,
+            dies_after: None,
+            carried: 0,
+        }
+    }
+
+    /// What becomes of a byte.
+    fn spoil(&mut self, byte: u8) -> Vec<u8> {
+        let mut hit = || self.random.below(10_000) < self.noise;
+        let (corrupted, lost, repeated) = (hit(), hit(), hit());
+        let byte = if corrupted {
+            self.random.below(256) as u8
+        } else {
+            byte
+        };
+        vec![byte; usize::from(!lost) * (1 + usize::from(repeated))]
+    }
+
+    fn millisecond(&mut self) {
+        self.now_us += 1000;
+        self.sent = 0;
+        if self.back_at.is_some_and(|at| self.now_us >= at) {
+            self.back_at = None;
+            self.lives += 1;
+            self.reception = Some(Reception::new(Some(&self.output), self.lives));
+        }
+        let bytes: Vec<u8> = self.down.drain(..).collect();
+        let Some(reception) = &mut self.reception else {
+            return;
+        };
+        reception.take(&bytes, &mut self.events).unwrap();
+        for byte in reception.answer().unwrap_or_default() {
+            if self.deaf {
+                break;
+            }
+            let spoilt = self.spoil(byte);
+            self.up.extend(spoilt);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Uart(Rc<RefCell<Line>>);
+
+impl ErrorType for Uart {
+    type Error = Infallible;
+}
+
+impl Read for Uart {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, Infallible> {
+        let mut line = self.0.borrow_mut();
+        let count = line.up.len().min(into.len());
+        for (place, byte) in into.iter_mut().zip(line.up.drain(..count)) {
+            *place = byte;
+        }
+        Ok(count)
+    }
+}
+
+impl ReadReady for Uart {
+    fn read_ready(&mut self) -> Result<bool, Infallible> {
+        Ok(!self.0.borrow().up.is_empty())
+    }
+}
+
+impl WriteReady for Uart {
+    fn write_ready(&mut self) -> Result<bool, Infallible> {
+        Ok(self.0.borrow().sent < RATE)
+    }
+}
+
+impl Write for Uart {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        let mut line = self.0.borrow_mut();
+        let count = bytes.len().min((RATE - line.sent) as usize);
+        line.sent += count as u64;
+        for byte in &bytes[..count] {
+            line.carried += 1;
+            let carried = line.carried;
+            if line.dies_after.is_some_and(|bytes| carried > bytes) {
+                continue;
+            }
+            if let Some((at, away)) = line.kill
+                && carried >= at
+            {
+                line.kill = None;
+                line.reception = None;
+                line.back_at = Some(line.now_us + away);
+            }
+            if line.reception.is_some() {
+                let spoilt = line.spoil(*byte);
+                line.down.extend(spoilt);
+            }
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+impl Clock for Uart {
+    fn now_us(&self) -> u64 {
+        // Ten looks at the clock take a millisecond.
+        let mut line = self.0.borrow_mut();
+        if line.random.below(10) == 0 {
+            line.millisecond();
+        }
+        line.now_us
+    }
+}
+
+fn capture() -> Capture {
+    Capture {
+        codec: Codec::Lz4,
+        log: b"[    1.000000] a line of the log\n".repeat(500),
+        ..Capture::new(3)
+    }
+}
+
+/// Sends a capture over the line.
+fn send(capture: &Capture, line: Line, patience: Patience) -> (Result<(), TargetError>, Line) {
+    let line = Uart(Rc::new(RefCell::new(line)));
+    let tape = Tape {
+        dump_id: capture.id,
+        number: 0,
+    };
+    let sent = (|| {
+        let mut disk = SerialDisk::new(line.clone(), line.clone(), tape, patience)?;
+        let written = capture.through(&mut disk, &line, &serial::target(capture.id))?;
+        written.expect("a free slot");
+        Ok(())
+    })();
+    let mut line = Rc::try_unwrap(line.0).ok().unwrap().into_inner();
+    // What is still on the line arrives.
+    line.millisecond();
+    (sent, line)
+}
+
+fn ended(line: &Line) -> Option<Outcome> {
+    line.events.iter().find_map(|event| match event {
+        Event::Ended(outcome) => Some(*outcome),
+        _ => None,
+    })
+}
+
+/// What `kdraw verify` has against an image.
+fn problems(image: &Path) -> Vec<String> {
+    let report = verify(&mut open(image), &mut |_, _| {});
+    let slots = report.slots.into_iter().flat_map(|slot| slot.problems);
+    report.problems.into_iter().chain(slots).collect()
+}
+
+fn vmcore(image: &Path, folder: &Path) -> Vec<u8> {
+    let done = extracted(&mut open(image), folder).unwrap();
+    fs::read(done.folder.join("vmcore")).unwrap()
+}
+
+/// The same capture's vmcore, over no line at all.
+fn vmcore_from_disk(capture: &Capture, folder: &Path) -> Vec<u8> {
+    let path = folder.join("disk.img");
+    formatted(&path, 4 << 20, false);
+    capture.into_file(&path);
+    vmcore(&path, &folder.join("disk"))
+}
+
+#[test]
+fn what_came_over_the_line_is_what_a_disk_would_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("line.img");
+    let capture = capture();
+    let (sent, line) = send(&capture, Line::new(&image, 0), PATIENCE);
+    sent.unwrap();
+    assert_eq!(ended(&line), Some(Outcome::Complete));
+    assert!(line.events.iter().any(|event| matches!(
+        event,
+        Event::BlackBox(found) if found.reason.as_deref() == Some(REASON)
+    )));
+    assert_eq!(problems(&image), Vec::<String>::new());
+    let expected = vmcore_from_disk(&capture, folder.path());
+    assert_eq!(vmcore(&image, &folder.path().join("line")), expected);
+    // The image is as long as its dump, and a little.
+    let len = fs::metadata(&image).unwrap().len();
+    assert!(len < line.carried + (2 << 20), "{len} bytes");
+}
+
+#[test]
+fn one_byte_in_a_hundred_each_corrupted_lost_and_repeated_and_it_completes() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("line.img");
+    let capture = capture();
+    let (sent, line) = send(&capture, Line::new(&image, 100), PATIENCE);
+    sent.unwrap();
+    assert_eq!(ended(&line), Some(Outcome::Complete));
+    assert_eq!(problems(&image), Vec::<String>::new());
+    let expected = vmcore_from_disk(&capture, folder.path());
+    assert_eq!(vmcore(&image, &folder.path().join("line")), expected);
+}
+
+#[test]
+fn a_receiver_that_is_killed_goes_on_with_its_file() {
+    for kill_at in [10, 20_000, 300_000, 700_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("line.img");
+        let mut line = Line::new(&image, 10);
+        line.kill = Some((kill_at, 3_000_000));
+        let capture = capture();
+        let (sent, line) = send(&capture, line, PATIENCE);
+        sent.unwrap();
+        assert_eq!((ended(&line), line.lives), (Some(Outcome::Complete), 2));
+        let expected = vmcore_from_disk(&capture, folder.path());
+        assert_eq!(vmcore(&image, &folder.path().join("line")), expected);
+    }
+}
+
+#[test]
+fn without_a_receiver_the_black_box_is_said_twice_and_time_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("line.img");
+    let mut line = Line::new(&image, 0);
+    line.reception = None;
+    let patience = Patience {
+        answer_us: 5_000_000,
+        ..PATIENCE
+    };
+    let (sent, line) = send(&capture(), line, patience);
+    let nobody = DeviceError::Timeout("nobody answers on the serial line");
+    assert_eq!(sent, Err(TargetError::Device(nobody)));
+    assert!(
+        (5_000_000..6_000_000).contains(&line.now_us),
+        "{}",
+        line.now_us
+    );
+    assert!(line.carried < 10_000, "{} bytes", line.carried);
+}
+
+#[test]
+fn a_recording_of_a_line_without_a_receiver_has_the_black_box() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("line.img");
+    let mut line = Line::new(&image, 2);
+    // It hears, and is not heard.
+    line.deaf = true;
+    let patience = Patience {
+        answer_us: 5_000_000,
+        ..PATIENCE
+    };
+    let (sent, line) = send(&capture(), line, patience);
+    assert!(sent.is_err());
+    assert_eq!(ended(&line), None);
+    let mut partition = open(&image);
+    let slot = partition.slot(0).unwrap();
+    let scan = Scan::of(&mut partition, &slot, &mut |_, _| {});
+    assert_eq!(scan.black_box.unwrap().reason.as_deref(), Some(REASON));
+}
+
+#[test]
+fn a_silent_receiver_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("line.img");
+    let mut line = Line::new(&image, 0);
+    line.kill = Some((100_000, u64::MAX / 2));
+    let patience = Patience {
+        silence_us: 4_000_000,
+        ..PATIENCE
+    };
+    let (sent, _) = send(&capture(), line, patience);
+    let silent = DeviceError::Timeout("the receiver on the serial line fell silent");
+    assert_eq!(sent, Err(TargetError::Device(silent)));
+}
+
+#[test]
+fn cut_anywhere_the_file_is_a_dump() {
+    let capture = capture();
+    let all: Vec<_> = frames().collect();
+    let mut before = 0;
+    for dies_after in (0..60).map(|step| 2_000 + step * step * 400) {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("line.img");
+        let mut line = Line::new(&image, 5);
+        line.dies_after = Some(dies_after);
+        let patience = Patience {
+            answer_us: 3_000_000,
+            silence_us: 500_000,
+            ..PATIENCE
+        };
+        let (sent, line) = send(&capture, line, patience);
+        if sent.is_ok() {
+            assert_eq!(ended(&line), Some(Outcome::Complete));
+            break;
+        }
+        let mut partition = open(&image);
+        let slot = partition.slot(0).unwrap();
+        let scan = Scan::of(&mut partition, &slot, &mut |_, _| {});
+        assert!(scan.lost.is_empty(), "a prefix: {:?}", scan.lost);
+        assert!(scan.black_box.is_some() || scan.chunks == 0);
+        if scan.chunks > 0 {
+            // More bytes, more frames, but for what the noise costs.
+            let known = scan.known().count();
+            assert!(
+                known + 64 >= before,
+                "{known} frames after {dies_after} bytes"
+            );
+            before = known;
+            extracted(&mut partition, &folder.path().join("out")).unwrap();
+        }
+        assert!(before < all.len() as u64);
+    }
+    assert!(before > 200, "{before} frames of {}", all.len());
+}
