@@ -1,30 +1,22 @@
 //! From the plan's target to a block device.
 
-use core::fmt;
-
 use kdraw_boards::machine::{Controller, Machine, PciSpace};
+use kdraw_drivers::disk::Disk;
 use kdraw_drivers::mmio::MmioRegion;
 use kdraw_drivers::pci::{FunctionAddress, HostBridge, Window};
-use kdraw_drivers::virtio::blk::VirtioBlk;
-use kdraw_drivers::virtio::mmio::MmioTransport;
-use kdraw_drivers::virtio::pci::PciTransport;
 use kdraw_format::addr::{PhysAddr, PhysRange};
 use kdraw_format::plan::{PciAddress, Target};
-use kdraw_pipeline::ports::{
-    BlockDevice, Clock, Completion, Deadline, DeviceError, DmaBuffer, Geometry, Request,
-};
+use kdraw_pipeline::ports::{DeviceError, DmaBuffer};
 
 use crate::clock::Counter;
 use crate::mmu::{self, Use};
-
-/// How long a controller may take to come up, in microseconds.
-const BRING_UP_US: u64 = 2_000_000;
 
 /// Where the target's device is; enough to bring it up, and once more for an epitaph.
 #[derive(Clone, Debug)]
 pub struct Place {
     controller: Controller,
     pci: Option<PciAddress>,
+    namespace: u32,
     crash_region: PhysRange,
 }
 
@@ -42,6 +34,7 @@ impl Place {
         Ok(Self {
             controller,
             pci: target.pci,
+            namespace: target.namespace,
             crash_region,
         })
     }
@@ -51,7 +44,6 @@ impl Place {
     /// # Errors
     /// What is wrong with the device.
     pub fn bring_up(&self, memory: DmaBuffer) -> Result<Disk, DeviceError> {
-        let deadline = Counter.deadline(BRING_UP_US);
         match &self.controller {
             Controller::VirtioMmio {
                 registers,
@@ -61,8 +53,7 @@ impl Place {
                 let registers = self
                     .registers(registers.start, registers.len())
                     .ok_or(DeviceError::Unusable("its registers cannot be mapped"))?;
-                let transport = MmioTransport::new(registers)?;
-                VirtioBlk::new(transport, memory, &Counter, deadline).map(Disk::VirtioMmio)
+                Disk::virtio_mmio(registers, memory, &Counter)
             }
             Controller::PciHost(host) => {
                 coherent(host.dma_coherent)?;
@@ -90,8 +81,7 @@ impl Place {
                 };
                 let mut map = |at, len| self.registers(at, len);
                 let function = bridge.function(address, &mut map)?;
-                let transport = PciTransport::new(&function, &mut map)?;
-                VirtioBlk::new(transport, memory, &Counter, deadline).map(Disk::VirtioPci)
+                Disk::pci(&function, &mut map, self.namespace, memory, &Counter)
             }
         }
     }
@@ -117,54 +107,5 @@ fn coherent(dma_coherent: bool) -> Result<(), DeviceError> {
         false => Err(DeviceError::Unusable(
             "its DMA does not see the CPU's caches",
         )),
-    }
-}
-
-/// The target's device, whichever it is.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "there is no heap to box in, and one disk"
-)]
-pub enum Disk {
-    /// virtio-blk behind memory-mapped registers.
-    VirtioMmio(VirtioBlk<MmioTransport<MmioRegion>>),
-    /// virtio-blk on PCI.
-    VirtioPci(VirtioBlk<PciTransport<MmioRegion>>),
-}
-
-impl Disk {
-    fn device(&mut self) -> &mut dyn BlockDevice {
-        match self {
-            Self::VirtioMmio(device) => device,
-            Self::VirtioPci(device) => device,
-        }
-    }
-}
-
-impl BlockDevice for Disk {
-    fn geometry(&self) -> Geometry {
-        match self {
-            Self::VirtioMmio(device) => device.geometry(),
-            Self::VirtioPci(device) => device.geometry(),
-        }
-    }
-
-    fn start(&mut self, request: Request) -> Result<(), (DeviceError, DmaBuffer)> {
-        self.device().start(request)
-    }
-
-    fn poll(&mut self) -> Option<Completion> {
-        self.device().poll()
-    }
-
-    fn flush(&mut self, clock: &dyn Clock, deadline: Deadline) -> Result<(), DeviceError> {
-        self.device().flush(clock, deadline)
-    }
-
-    fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        match self {
-            Self::VirtioMmio(device) => device.describe(out),
-            Self::VirtioPci(device) => device.describe(out),
-        }
     }
 }

@@ -4,6 +4,12 @@
 //! `…/platform/a003e00.virtio_mmio/virtio0/block/vda/vda4` has an `of_node` link at the platform
 //! device. Behind PCI the function itself mostly has no node; the payload finds it by its
 //! address on the host bridge, which has one.
+//!
+//! A namespace of an NVMe subsystem that could have several controllers lies apart from all of
+//! them, `…/virtual/nvme-subsystem/nvme-subsys0/nvme0n1`: there the way goes over the namespace
+//! as one controller sees it, `…/nvme0/nvme0c0n1` (Linux drivers/nvme/host/multipath.c). Nothing
+//! has to be held out of runtime suspend for NVMe: the driver never lets go of the use count with
+//! which the PCI core probes it (Linux drivers/pci/pci-driver.c, `local_pci_probe`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +22,8 @@ use crate::system::System;
 /// What the payload drives.
 const MMIO: &str = "virtio,mmio";
 const PCI_HOST: &str = "pci-host-ecam-generic";
+/// Class of an NVMe I/O controller (NVMe over PCIe Transport Specification 1.0, 3.8.1.5).
+const PCI_NVME: &str = "0x010802";
 /// Vendor and device of virtio-blk: transitional and modern (virtio 1.2, 4.1.2.1).
 const PCI_VIRTIO_BLK: [(&str, &str); 2] = [("0x1af4", "0x1001"), ("0x1af4", "0x1042")];
 
@@ -34,13 +42,24 @@ pub enum ControllerError {
     /// A controller that the payload has no driver for.
     #[error(
         "the disk's controller {path} is {found}, which the payload cannot drive; \
-         it drives {MMIO}, and virtio-blk (1af4:1001, 1af4:1042) behind {PCI_HOST}"
+         it drives {MMIO}, and virtio-blk (1af4:1001, 1af4:1042) and NVMe behind {PCI_HOST}"
     )]
     NoDriver {
         /// The controller's path in the device tree, or PCI address.
         path: String,
         /// What it is.
         found: String,
+    },
+    /// A controller that sees memory through an IOMMU.
+    #[error(
+        "the disk's controller {path} is behind an IOMMU that translates ({kind}), which the \
+         payload cannot set up; boot with iommu.passthrough=1"
+    )]
+    Iommu {
+        /// Its folder in sysfs.
+        path: String,
+        /// The kind of its IOMMU domain.
+        kind: String,
     },
 }
 
@@ -51,6 +70,8 @@ pub struct Controller {
     pub path: String,
     /// Where it is on PCI.
     pub pci: Option<PciAddress>,
+    /// The disk's namespace if it is an NVMe controller, else 0.
+    pub namespace: u32,
 }
 
 impl Controller {
@@ -62,7 +83,9 @@ impl Controller {
         let tree = system.path("/sys/firmware/devicetree/base");
         let tree = fs::canonicalize(&tree).unwrap_or(tree);
         let mut function: Option<(PciAddress, PathBuf)> = None;
-        for folder in device.sysfs.ancestors() {
+        let seen_by_controller = nvme_path(&device.sysfs);
+        let start = seen_by_controller.as_ref().unwrap_or(&device.sysfs);
+        for folder in start.ancestors() {
             if function.is_none()
                 && subsystem(folder).as_deref() == Some("pci")
                 && let Some(address) = pci_address(folder)
@@ -80,7 +103,7 @@ impl Controller {
                 continue;
             };
             let path = format!("/{}", below.display());
-            return Self::checked(path, &node, function);
+            return Self::checked(path, &node, function, device);
         }
         Err(ControllerError::NoNode {
             disk: device.sysfs.clone(),
@@ -91,7 +114,9 @@ impl Controller {
         path: String,
         node: &Path,
         function: Option<(PciAddress, PathBuf)>,
+        device: &BlockDevice,
     ) -> Result<Self, ControllerError> {
+        let mut namespace = 0;
         let compatible = compatible(node);
         let wanted = if function.is_some() { PCI_HOST } else { MMIO };
         if !compatible.iter().any(|name| name == wanted) {
@@ -101,7 +126,16 @@ impl Controller {
         if let Some((_, folder)) = &function {
             let id = |file| fs::read_to_string(folder.join(file)).unwrap_or_default();
             let (vendor, model) = (id("vendor"), id("device"));
-            if !PCI_VIRTIO_BLK.contains(&(vendor.trim(), model.trim())) {
+            if id("class").trim() == PCI_NVME {
+                if let Some(kind) = translation(folder) {
+                    let path = folder.display().to_string();
+                    return Err(ControllerError::Iommu { path, kind });
+                }
+                namespace = nvme_namespace(&device.sysfs).ok_or(ControllerError::NoDriver {
+                    path: folder.display().to_string(),
+                    found: "NVMe, with a namespace that has no number in sysfs".into(),
+                })?;
+            } else if !PCI_VIRTIO_BLK.contains(&(vendor.trim(), model.trim())) {
                 return Err(ControllerError::NoDriver {
                     path: folder.display().to_string(),
                     found: format!("PCI {}:{}", vendor.trim(), model.trim()),
@@ -111,8 +145,54 @@ impl Controller {
         Ok(Self {
             path,
             pci: function.map(|(address, _)| address),
+            namespace,
         })
     }
+}
+
+/// The number of the NVMe namespace that a disk is, or a partition is of.
+fn nvme_namespace(disk: &Path) -> Option<u32> {
+    let folders = disk.ancestors().take(2);
+    let mut numbers = folders.filter_map(|folder| fs::read_to_string(folder.join("nsid")).ok());
+    numbers.next()?.trim().parse().ok()
+}
+
+/// The folder of an NVMe disk as one of its controllers sees it, if the disk lies apart from them:
+/// for `nvme0n1` that is `nvme0c0n1` below the subsystem's first controller.
+fn nvme_path(disk: &Path) -> Option<PathBuf> {
+    let folder = disk.ancestors().find(|folder| {
+        let above = folder.parent().and_then(Path::parent);
+        above.and_then(Path::file_name) == Some("nvme-subsystem".as_ref())
+    })?;
+    let (head, number) = folder.file_name()?.to_str()?.rsplit_once('n')?;
+    let is_path = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let parts = name.and_then(|name| name.strip_prefix(head)?.rsplit_once('n'));
+        parts.is_some_and(|(controller, of)| controller.starts_with('c') && of == number)
+    };
+    let below = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    };
+    // The subsystem's folder has links to its controllers.
+    let controllers = below(folder.parent()?).into_iter();
+    let mut seen = controllers
+        .filter_map(|controller| fs::canonicalize(controller).ok())
+        .flat_map(|controller| below(&controller));
+    seen.find(is_path)
+}
+
+/// What kind of translation is between a device and memory, if any
+/// (Documentation/ABI/testing/sysfs-kernel-iommu_groups).
+fn translation(folder: &Path) -> Option<String> {
+    let group = folder.join("iommu_group");
+    if !group.exists() {
+        return None;
+    }
+    let kind = fs::read_to_string(group.join("type")).unwrap_or_else(|_| "unknown".into());
+    Some(kind.trim().to_owned()).filter(|kind| kind != "identity")
 }
 
 /// The strings of a node's `compatible`.
@@ -205,7 +285,8 @@ mod tests {
             resolve(&MMIO_CHAIN, "virtio,mmio\0", ["", ""]),
             Ok(Controller {
                 path: path.clone(),
-                pci: None
+                pci: None,
+                namespace: 0
             })
         );
         let pci = Some(PciAddress {
@@ -219,7 +300,77 @@ mod tests {
                 "x\0pci-host-ecam-generic\0",
                 ["0x1af4\n", "0x1042\n"]
             ),
-            Ok(Controller { path, pci })
+            Ok(Controller {
+                path,
+                pci,
+                namespace: 0
+            })
+        );
+    }
+
+    /// A partition of namespace 3 of an NVMe controller, below it or (`apart`) below its
+    /// subsystem, and what is behind an IOMMU of this kind.
+    fn resolve_nvme(apart: bool, iommu: Option<&str>) -> Result<Controller, ControllerError> {
+        let root = tempfile::tempdir().unwrap();
+        let make = |path: &str| {
+            let folder = root.path().join(path);
+            fs::create_dir_all(&folder).unwrap();
+            folder
+        };
+        let node = make("sys/firmware/devicetree/base/pcie@1000");
+        fs::write(node.join("compatible"), "pci-host-ecam-generic\0").unwrap();
+        symlink(&node, make("sys/devices/host").join("of_node")).unwrap();
+        let function = make("sys/devices/host/pci0000:00/0000:00:02.0");
+        symlink("/sys/bus/pci", function.join("subsystem")).unwrap();
+        fs::write(function.join("class"), "0x010802\n").unwrap();
+        if let Some(kind) = iommu {
+            make("sys/devices/host/pci0000:00/0000:00:02.0/iommu_group");
+            fs::write(function.join("iommu_group/type"), kind).unwrap();
+        }
+        let controller = make("sys/devices/host/pci0000:00/0000:00:02.0/nvme/nvme1");
+        let disk = if apart {
+            make("sys/devices/host/pci0000:00/0000:00:02.0/nvme/nvme1/nvme0c1n2");
+            let disk = make("sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n2");
+            symlink(&controller, disk.with_file_name("nvme1")).unwrap();
+            disk
+        } else {
+            make("sys/devices/host/pci0000:00/0000:00:02.0/nvme/nvme1/nvme0n2")
+        };
+        fs::write(disk.join("nsid"), "3\n").unwrap();
+        fs::create_dir(disk.join("nvme0n2p4")).unwrap();
+        let device = BlockDevice {
+            name: "nvme0n2p4".into(),
+            sysfs: fs::canonicalize(disk.join("nvme0n2p4")).unwrap(),
+            partition: Some(4),
+            start: 0,
+            len: 0,
+            numbers: "259:4".into(),
+        };
+        Controller::of(&System::new(root.path()), &device)
+    }
+
+    #[test]
+    fn an_nvme_namespace_is_found_below_its_controller_or_apart() {
+        for (apart, iommu) in [(false, None), (true, None), (true, Some("identity\n"))] {
+            let expected = Controller {
+                path: "/pcie@1000".into(),
+                pci: Some(PciAddress {
+                    bus: 0,
+                    device: 2,
+                    function: 0,
+                }),
+                namespace: 3,
+            };
+            assert_eq!(
+                resolve_nvme(apart, iommu),
+                Ok(expected),
+                "{apart}, {iommu:?}"
+            );
+        }
+        let translated = resolve_nvme(false, Some("DMA-FQ\n"));
+        assert!(
+            matches!(&translated, Err(ControllerError::Iommu { kind, .. }) if kind == "DMA-FQ"),
+            "{translated:?}"
         );
     }
 

@@ -8,6 +8,8 @@ pub enum DiskBus {
     VirtioMmio,
     /// virtio-blk on PCI Express.
     VirtioPci,
+    /// A namespace of an NVMe controller on PCI Express.
+    Nvme,
 }
 
 impl DiskBus {
@@ -16,6 +18,7 @@ impl DiskBus {
         match self {
             Self::VirtioMmio => &["virtio-blk-device,drive=disk"],
             Self::VirtioPci => &["virtio-blk-pci,drive=disk"],
+            Self::Nvme => &["nvme,drive=disk,serial=kdraw"],
         }
     }
 
@@ -23,6 +26,7 @@ impl DiskBus {
     pub fn modules(self) -> &'static [&'static str] {
         match self {
             Self::VirtioMmio | Self::VirtioPci => &["virtio_mmio", "virtio_pci", "virtio_blk"],
+            Self::Nvme => &["nvme"],
         }
     }
 
@@ -30,6 +34,7 @@ impl DiskBus {
     pub fn partition(self) -> &'static str {
         match self {
             Self::VirtioMmio | Self::VirtioPci => "/dev/vda",
+            Self::Nvme => "/dev/nvme0n1p",
         }
     }
 }

@@ -179,6 +179,7 @@ pub fn target(superblock: &Superblock) -> Target {
     Target {
         controller: Default::default(),
         pci: None,
+        namespace: 0,
         partition_start: superblock.partition_start,
         partition_len: superblock.partition_len,
         uuid: superblock.uuid,

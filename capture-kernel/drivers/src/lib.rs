@@ -26,8 +26,10 @@
 //!   plays against fake devices in tests. `unsafe` stands in [`mmio`] and [`dma`] alone.
 
 pub mod barrier;
+pub mod disk;
 pub mod dma;
 pub mod mmio;
+pub mod nvme;
 pub mod pci;
 pub mod pl011;
 pub mod registers;

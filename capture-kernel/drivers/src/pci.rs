@@ -13,7 +13,7 @@
 
 use kdraw_format::addr::{PhysAddr, PhysRange};
 use kdraw_pipeline::ports::DeviceError;
-use tock_registers::interfaces::{ReadWriteable, Readable};
+use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::register_bitfields;
 
 use crate::registers::{Offset, Registers};
@@ -23,6 +23,7 @@ register_bitfields! [u32,
     COMMAND_STATUS [
         MEMORY_SPACE OFFSET(1) NUMBITS(1) [],
         BUS_MASTER OFFSET(2) NUMBITS(1) [],
+        INTERRUPT_DISABLE OFFSET(10) NUMBITS(1) [],
         STATUS OFFSET(16) NUMBITS(16) [],
         CAPABILITY_LIST OFFSET(20) NUMBITS(1) []
     ]
@@ -30,10 +31,15 @@ register_bitfields! [u32,
 
 const ID: Offset<u32> = Offset::new(0x00);
 const COMMAND_STATUS: Offset<u32, COMMAND_STATUS::Register> = Offset::new(0x04);
+const CLASS: Offset<u32> = Offset::new(0x08);
 const HEADER_TYPE: Offset<u32> = Offset::new(0x0c);
 const FIRST_BAR: usize = 0x10;
 const BARS: u8 = 6;
 const CAPABILITIES: Offset<u32> = Offset::new(0x34);
+
+/// Capabilities that turn interrupts into messages, and their enable bits (PCI 3.0, 6.8.1.3 and
+/// 6.8.2.3).
+const MESSAGES: [(u8, u32); 2] = [(0x05, 1 << 16), (0x11, 1 << 31)];
 
 /// Bytes of a function's configuration space in ECAM.
 pub const CONFIG_SIZE: u64 = 4096;
@@ -160,6 +166,27 @@ impl<'w, R: Registers> Function<'w, R> {
     /// The device id.
     pub const fn device(&self) -> u16 {
         (self.id >> 16) as u16
+    }
+
+    /// Class, subclass and programming interface, the class in bits 16 to 23.
+    pub fn class(&self) -> u32 {
+        self.config.at(CLASS).get() >> 8
+    }
+
+    /// Switches the function's interrupts off. One that is a message would be a write of the
+    /// device's to where the dead kernel told it, and could change that kernel's interrupt tables.
+    // Field masks are combined by `+`, which is an OR.
+    #[allow(clippy::arithmetic_side_effects)]
+    pub fn silence(&self) {
+        for (id, enable) in MESSAGES {
+            for at in self.capabilities(id) {
+                let control = self.config.at(Offset::<u32>::new(at));
+                control.set(control.get() & !enable);
+            }
+        }
+        self.config
+            .at(COMMAND_STATUS)
+            .modify(COMMAND_STATUS::INTERRUPT_DISABLE::SET + COMMAND_STATUS::STATUS.val(0));
     }
 
     /// Reads the aligned 32 bits at `offset` of the configuration space.

@@ -1,11 +1,12 @@
 //! The virtio-blk driver against fake devices, honest and not.
 
 mod fake;
+mod machine;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use fake::{Disk, FakeRegisters, Interface, Mode, SlowClock, pci_transport};
+use fake::{Disk, FakeRegisters, Interface, Mode, pci_transport};
 use kdraw_drivers::virtio::Transport;
 use kdraw_drivers::virtio::blk::{MEMORY_BYTES, VirtioBlk};
 use kdraw_drivers::virtio::mmio::MmioTransport;
@@ -13,6 +14,7 @@ use kdraw_format::addr::Lba;
 use kdraw_pipeline::ports::{
     BlockDevice, Clock, Completion, DeviceError, DmaBuffer, Geometry, Operation, Request,
 };
+use machine::SlowClock;
 
 const INTERFACES: [Interface; 3] = [Interface::Legacy, Interface::Modern, Interface::Pci];
 

@@ -25,6 +25,7 @@
 //! | 696 | 1 | dump level, makedumpfile's bits 0 to 31 |
 //! | 697 | 1 | codec of page chunks: 0 raw, 1 LZ4 |
 //! | 698 | 2 | CPUs to use at most, 0: all |
+//! | 700 | 4 | NVMe: number of the namespace; 0: not NVMe |
 
 use crate::bytes::{Get, Put};
 use crate::checksum::{block_is_whole, checksum, seal_block};
@@ -87,6 +88,8 @@ pub struct Target {
     pub controller: heapless::String<MAX_PATH>,
     /// The PCI function, if the controller is one.
     pub pci: Option<PciAddress>,
+    /// The NVMe namespace's number (NSID), if the controller is one of NVMe; else 0.
+    pub namespace: u32,
     /// The partition's first byte on its disk.
     pub partition_start: u64,
     /// The partition's length in bytes.
@@ -179,6 +182,7 @@ impl Plan {
             .u8(self.level)
             .u8(self.codec as u8)
             .u16(self.cpus)
+            .u32(self.target.namespace)
             .finish();
         seal_block(block);
     }
@@ -222,6 +226,7 @@ impl Plan {
         let hostname = get.text(64);
         let controller = get.text(MAX_PATH);
         let (level, codec, cpus) = (get.u8(), get.u8(), get.u16());
+        let namespace = get.u32();
         let codec = Codec::from_number(codec).ok_or(PlanError::Nonsense("codec"))?;
         if level > 31 {
             return Err(PlanError::Nonsense("dump level"));
@@ -234,6 +239,7 @@ impl Plan {
             target: Target {
                 controller,
                 pci,
+                namespace,
                 partition_start,
                 partition_len,
                 uuid,
@@ -267,6 +273,7 @@ mod tests {
                     device: 31,
                     function: 7,
                 }),
+                namespace: 2,
                 partition_start: 1 << 30,
                 partition_len: 1 << 31,
                 uuid: [2; 16],

@@ -39,6 +39,7 @@ pub fn target(dump_id: [u8; 16]) -> Target {
     Target {
         controller: heapless::String::new(),
         pci: None,
+        namespace: 0,
         partition_start: 0,
         partition_len: IMAGE_LEN,
         uuid: dump_id,

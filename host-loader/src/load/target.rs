@@ -90,6 +90,7 @@ impl Target {
         let plan = plan::Target {
             controller: heapless_path(&controller.path)?,
             pci: controller.pci,
+            namespace: controller.namespace,
             partition_start: device.start,
             partition_len: device.len,
             uuid: superblock.uuid,

@@ -6,7 +6,6 @@
 //! misbehaves on demand, see [`Mode`].
 
 use std::cell::{Cell, RefCell};
-use std::ptr::NonNull;
 use std::rc::Rc;
 
 use kdraw_drivers::mmio::MmioRegion;
@@ -14,7 +13,9 @@ use kdraw_drivers::pci::{FunctionAddress, HostBridge, Window};
 use kdraw_drivers::registers::{Registers, Width};
 use kdraw_drivers::virtio::pci::PciTransport;
 use kdraw_format::addr::{PhysAddr, PhysRange};
-use kdraw_pipeline::ports::{Clock, DeviceError, DmaBuffer};
+use kdraw_pipeline::ports::{DeviceError, DmaBuffer};
+
+use crate::machine::Memory;
 
 /// How the driver reaches the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ pub struct Disk {
     /// Transfers that reached the device: (type, sector, bytes).
     pub transfers: Vec<(u32, u64, usize)>,
 
-    memory: Vec<(u64, NonNull<u8>, usize)>,
+    memory: Memory,
     status: u8,
     resetting: Cell<u32>,
     generation: Cell<u32>,
@@ -136,7 +137,7 @@ impl Disk {
             accepted: 0,
             flushes: 0,
             transfers: vec![],
-            memory: vec![],
+            memory: Memory::default(),
             status: 0xf,
             resetting: Cell::new(0),
             generation: Cell::new(0),
@@ -155,45 +156,12 @@ impl Disk {
         }))
     }
 
-    /// Hands out memory that the device sees at an address of its own.
     pub fn allocate(&mut self, len: usize) -> DmaBuffer {
-        let device_addr = 0x1_4000_0000 + 0x10_0000 * self.memory.len() as u64;
-        self.allocate_at(len, device_addr)
+        self.memory.allocate(len)
     }
 
     pub fn allocate_at(&mut self, len: usize, device_addr: u64) -> DmaBuffer {
-        // Of u64, for its alignment; leaked, as the payload's memory lives for ever.
-        let bytes = Box::leak(vec![u64::MAX; len.div_ceil(8)].into_boxed_slice());
-        let base = NonNull::from(bytes).cast::<u8>();
-        self.memory.push((device_addr, base, len));
-        // SAFETY: `len` leaked bytes, to which the device goes back only while the driver has
-        // handed them to it.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), len) };
-        DmaBuffer { bytes, device_addr }
-    }
-
-    /// `len` bytes of memory at the device address `at`.
-    fn at(&self, at: u64, len: usize) -> MmioRegion {
-        let inside = |&&(start, _, size): &&(u64, NonNull<u8>, usize)| {
-            start <= at && at + len as u64 <= start + size as u64
-        };
-        let (start, base, _) = self
-            .memory
-            .iter()
-            .find(inside)
-            .expect("wild device address");
-        // SAFETY: the range was just checked to lie inside this leaked allocation.
-        let base = unsafe { base.add((at - start) as usize) };
-        // SAFETY: likewise; the driver, on the same thread, is not at it meanwhile.
-        unsafe { MmioRegion::new(base, len) }
-    }
-
-    fn get(&self, at: u64, width: Width) -> u64 {
-        self.at(at, width.bytes()).read(0, width)
-    }
-
-    fn set(&self, at: u64, width: Width, value: u64) {
-        self.at(at, width.bytes()).write(0, width, value);
+        self.memory.allocate_at(len, device_addr)
     }
 
     /// Answers all requests held back, the last first.
@@ -208,13 +176,15 @@ impl Disk {
         assert_eq!(self.status & 4, 4, "doorbell before DRIVER_OK");
         assert!(self.queue.ready);
         assert_eq!(
-            self.get(self.queue.available, Width::W16),
+            self.memory.get(self.queue.available, Width::W16),
             1,
             "interrupts not suppressed"
         );
-        while self.seen != self.get(self.queue.available + 2, Width::W16) as u16 {
+        while self.seen != self.memory.get(self.queue.available + 2, Width::W16) as u16 {
             let entry = u64::from(self.seen) % self.queue.size;
-            let head = self.get(self.queue.available + 4 + 2 * entry, Width::W16) as u16;
+            let head =
+                self.memory
+                    .get(self.queue.available + 4 + 2 * entry, Width::W16) as u16;
             self.seen = self.seen.wrapping_add(1);
             match self.mode {
                 Mode::Hold => self.held.push(head),
@@ -230,22 +200,22 @@ impl Disk {
         while let Some(index) = next {
             assert!(index < self.queue.size && segments.len() < 3);
             let descriptor = self.queue.descriptors + 16 * index;
-            let flags = self.get(descriptor + 12, Width::W16);
+            let flags = self.memory.get(descriptor + 12, Width::W16);
             assert_eq!(flags & !3, 0);
-            let addr = self.get(descriptor, Width::W64);
+            let addr = self.memory.get(descriptor, Width::W64);
             segments.push((
                 addr,
-                self.get(descriptor + 8, Width::W32) as usize,
+                self.memory.get(descriptor + 8, Width::W32) as usize,
                 flags & 2 != 0,
             ));
-            next = (flags & 1 != 0).then(|| self.get(descriptor + 14, Width::W16));
+            next = (flags & 1 != 0).then(|| self.memory.get(descriptor + 14, Width::W16));
         }
 
         let (header, header_len, header_writes) = segments[0];
         assert_eq!((header_len, header_writes), (16, false));
-        assert_eq!(self.get(header + 4, Width::W32), 0);
-        let kind = self.get(header, Width::W32) as u32;
-        let sector = self.get(header + 8, Width::W64);
+        assert_eq!(self.memory.get(header + 4, Width::W32), 0);
+        let kind = self.memory.get(header, Width::W32) as u32;
+        let sector = self.memory.get(header + 8, Width::W64);
         let (status, status_len, status_writes) = *segments.last().unwrap();
         assert_eq!((status_len, status_writes), (1, true));
 
@@ -256,7 +226,11 @@ impl Disk {
                 assert!(self.offered & SIZE_MAX == 0 || len <= self.size_max as usize);
                 self.transfers.push((kind, sector, len));
                 if works {
-                    self.transfer(sector as usize * 512, &self.at(data, len), device_writes);
+                    self.transfer(
+                        sector as usize * 512,
+                        &self.memory.at(data, len),
+                        device_writes,
+                    );
                 }
             }
             (4, []) => {
@@ -267,9 +241,9 @@ impl Disk {
         }
 
         match self.mode {
-            Mode::Status(value) => self.set(status, Width::W8, value.into()),
+            Mode::Status(value) => self.memory.set(status, Width::W8, value.into()),
             Mode::NoStatus => {}
-            _ => self.set(status, Width::W8, 0),
+            _ => self.memory.set(status, Width::W8, 0),
         }
         let id = match (self.mode, self.last_used) {
             (Mode::UsedId(id), _) => id,
@@ -278,15 +252,15 @@ impl Disk {
         };
         self.last_used = Some(head);
         let entry = self.queue.used + 4 + 8 * (u64::from(self.used) % self.queue.size);
-        self.set(entry, Width::W32, id.into());
-        self.set(entry + 4, Width::W32, 0xdead_beef); // the length: not to be relied upon
+        self.memory.set(entry, Width::W32, id.into());
+        self.memory.set(entry + 4, Width::W32, 0xdead_beef); // the length: not to be relied upon
         self.used = self.used.wrapping_add(1);
         let lie = if let Mode::Flood(more) = self.mode {
             more
         } else {
             0
         };
-        self.set(
+        self.memory.set(
             self.queue.used + 2,
             Width::W16,
             self.used.wrapping_add(lie).into(),
@@ -615,15 +589,4 @@ pub fn pci_transport(
     };
     let function = bridge.function(address, &mut map)?;
     PciTransport::new(&function, &mut map)
-}
-
-/// A clock on which each look takes a millisecond.
-#[derive(Debug, Default)]
-pub struct SlowClock(Cell<u64>);
-
-impl Clock for SlowClock {
-    fn now_us(&self) -> u64 {
-        self.0.set(self.0.get() + 1000);
-        self.0.get()
-    }
 }
