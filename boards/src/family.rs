@@ -4,7 +4,7 @@
 //! lists what its boards carry, and every family's list is searched. So a new board with known
 //! devices works before anybody has listed it, at no promised tier.
 
-use crate::qemu_virt;
+use crate::{qemu_virt, uarts};
 
 /// A storage controller that the payload has a driver for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,18 @@ pub enum ControllerKind {
 pub enum ConsoleKind {
     /// Arm PrimeCell PL011.
     Pl011,
+    /// 8250, 16550 and what is compatible: where the registers lie, the node says.
+    Ns16550,
+    /// An 8250 whose registers are 32 bits wide and 4 bytes apart, whatever the node says.
+    Ns16550Wide,
+    /// The mini-UART of the BCM2835.
+    MiniUart,
+    /// NXP i.MX.
+    Imx,
+    /// Amlogic Meson.
+    Meson,
+    /// Cadence, of Zynq and ZynqMP.
+    Cadence,
 }
 
 /// How well a family is known to work.
@@ -62,9 +74,10 @@ pub fn controller_kind(compatible: &str) -> Option<ControllerKind> {
 
 /// Finds the driver for a UART by one of its compatible strings.
 pub fn console_kind(compatible: &str) -> Option<ConsoleKind> {
-    FAMILIES
+    let of_families = FAMILIES
         .iter()
-        .find_map(|family| lookup(family.consoles, compatible))
+        .find_map(|family| lookup(family.consoles, compatible));
+    of_families.or_else(|| lookup(uarts::UARTS, compatible))
 }
 
 /// Finds the family of a board by one of its root node's compatible strings.

@@ -33,6 +33,7 @@ pub mod guard;
 pub mod machine;
 pub mod qemu_virt;
 mod tree;
+pub mod uarts;
 
 pub use error::Error;
 pub use family::{ConsoleKind, ControllerKind, Family, Tier, controller_kind};

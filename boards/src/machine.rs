@@ -34,13 +34,17 @@ pub struct Machine<'a> {
     tree: Tree<'a>,
 }
 
-/// The UART to write to.
+/// A UART.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Console {
     /// Which driver it needs.
     pub kind: ConsoleKind,
     /// Its registers.
     pub registers: PhysRange,
+    /// The distance of two registers in bytes, as a power of two (`reg-shift`), at most 4.
+    pub shift: u8,
+    /// Whether registers are accessed as 32 bits (`reg-io-width` 4), else as bytes.
+    pub wide: bool,
 }
 
 /// How the firmware is called.
@@ -223,12 +227,15 @@ impl<'a> Machine<'a> {
             let wanted = |node| console_kind(node).is_some() && tree::is_enabled(node);
             self.tree.find(wanted).ok().flatten()
         };
-        let uart = named.or_else(first)?;
-        uart.check_enabled().ok()?;
-        Some(Console {
-            kind: console_kind(uart.node())?,
-            registers: uart.registers().ok()?,
-        })
+        uart(&named.or_else(first)?).ok()
+    }
+
+    /// The UART that a path names.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn uart(&self, path: &str) -> Result<Console, Error> {
+        uart(&self.tree.resolve(path)?)
     }
 
     /// The power firmware: the first node that is compatible with PSCI and switched on.
@@ -391,6 +398,33 @@ fn children<'a>(node: Option<Node<'a>>) -> impl Iterator<Item = Node<'a>> + use<
 }
 
 /// Which UART driver a node needs.
+/// Describes a UART (binding `serial/8250.yaml` for where its registers lie).
+fn uart(device: &Lineage<'_>) -> Result<Console, Error> {
+    device.check_enabled()?;
+    let node = device.node();
+    let number = |property, default| {
+        let cell = tree::property(node, property).and_then(|value| CellReader(value).take(1));
+        match cell.map_or(Ok(default), u8::try_from) {
+            Ok(number) if number <= 4 => Ok(number),
+            _ => Err(Error::Value {
+                property,
+                value: cell.unwrap_or(0),
+            }),
+        }
+    };
+    let kind = console_kind(node).ok_or(Error::NoDriver)?;
+    let (shift, width) = match kind {
+        ConsoleKind::Ns16550 => (number("reg-shift", 0)?, number("reg-io-width", 1)?),
+        _ => (2, 4),
+    };
+    Ok(Console {
+        kind,
+        registers: device.registers()?,
+        shift,
+        wide: width == 4,
+    })
+}
+
 fn console_kind(node: Node<'_>) -> Option<ConsoleKind> {
     tree::strings(node, "compatible").find_map(family::console_kind)
 }

@@ -107,7 +107,9 @@ fn qemu_says_what_it_is() {
             machine.console(),
             Some(Console {
                 kind: ConsoleKind::Pl011,
-                registers
+                registers,
+                shift: 2,
+                wide: true,
             })
         );
         let psci = Psci {
@@ -178,7 +180,9 @@ fn small_board_has_buses_aliases_and_old_firmware() {
         machine.console(),
         Some(Console {
             kind: ConsoleKind::Pl011,
-            registers
+            registers,
+            shift: 2,
+            wide: true,
         })
     );
     let psci = Psci {
@@ -352,6 +356,8 @@ fn consoles_that_cannot_be_used() {
         Some(Console {
             kind: ConsoleKind::Pl011,
             registers: range(start, 0x1000),
+            shift: 2,
+            wide: true,
         })
     };
     let table = [
@@ -386,6 +392,44 @@ fn consoles_that_cannot_be_used() {
             });
         });
         assert_eq!(open(&blob).console(), expected, "{path:?}");
+    }
+}
+
+#[test]
+fn registers_of_an_8250_lie_where_its_node_says() {
+    let value = |property, value| Err(Error::Value { property, value });
+    // Compatible string, reg-shift, reg-io-width; shift and whether they are 32 bits wide.
+    let table = [
+        ("ns16550a", None, None, Ok((0, false))),
+        ("snps,dw-apb-uart", Some(2), Some(4), Ok((2, true))),
+        ("ns16550a", Some(2), None, Ok((2, false))),
+        ("ns16550a", Some(5), None, value("reg-shift", 5)),
+        (
+            "ns16550a",
+            Some(2),
+            Some(1 << 20),
+            value("reg-io-width", 1 << 20),
+        ),
+        ("ti,am654-uart", None, None, Ok((2, true))),
+        ("brcm,bcm2835-aux-uart", None, None, Ok((2, true))),
+        ("acme,uart", None, None, Err(Error::NoDriver)),
+    ];
+    for (compatible, shift, width, expected) in table {
+        let blob = trees::tree(|root| {
+            trees::counts(root, 1, 1);
+            trees::node(root, "uart@2000", |uart| {
+                trees::text(uart, "compatible", compatible);
+                trees::cells(uart, "reg", &[0x2000, 0x100]);
+                for (name, value) in [("reg-shift", shift), ("reg-io-width", width)] {
+                    value
+                        .into_iter()
+                        .for_each(|value| trees::cells(uart, name, &[value]));
+                }
+            });
+        });
+        let found = open(&blob).uart("/uart@2000");
+        let found = found.map(|uart| (uart.shift, uart.wide));
+        assert_eq!(found, expected, "{compatible} {shift:?} {width:?}");
     }
 }
 

@@ -30,6 +30,7 @@ mod psci;
 mod smp;
 mod target;
 mod trust;
+mod uart;
 mod unaligned;
 
 use aarch64_cpu::registers::{MPIDR_EL1, Readable as _};

@@ -31,9 +31,9 @@ pub mod dma;
 pub mod mmio;
 pub mod nvme;
 pub mod pci;
-pub mod pl011;
 pub mod registers;
 pub mod sd;
+pub mod uart;
 pub mod virtio;
 
 use kdraw_pipeline::ports::{Clock, Deadline};
