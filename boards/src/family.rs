@@ -4,6 +4,7 @@
 //! lists what its boards carry, and every family's list is searched. So a new board with known
 //! devices works before anybody has listed it, at no promised tier.
 
+use crate::sdhci::{self, SdhciQuirks};
 use crate::{qemu_virt, uarts};
 
 /// A storage controller that the payload has a driver for.
@@ -13,6 +14,8 @@ pub enum ControllerKind {
     VirtioMmio,
     /// A PCI host bridge with the generic ECAM configuration space; the disk is behind it.
     PciHostEcam,
+    /// A standard SD host controller with these quirks.
+    Sdhci(SdhciQuirks),
 }
 
 /// A UART that the payload has a driver for.
@@ -67,9 +70,10 @@ pub const FAMILIES: &[&Family] = &[&qemu_virt::FAMILY];
 ///
 /// `kdraw load` asks this too, so as to refuse early a target that the payload cannot drive.
 pub fn controller_kind(compatible: &str) -> Option<ControllerKind> {
-    FAMILIES
+    let of_family = FAMILIES
         .iter()
-        .find_map(|family| lookup(family.controllers, compatible))
+        .find_map(|family| lookup(family.controllers, compatible));
+    of_family.or_else(|| lookup(sdhci::CONTROLLERS, compatible).map(ControllerKind::Sdhci))
 }
 
 /// Finds the driver for a UART by one of its compatible strings.

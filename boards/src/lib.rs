@@ -9,7 +9,7 @@
 //! 3. [`machine`] asks the questions: where is the crash region, the console, the disk?
 //!
 //! What a board family needs beyond that (which compatible string means which driver) is in a
-//! file per family, here [`qemu_virt`]. The support table is in this folder's README.md.
+//! file per family, here [`qemu_virt`]; standard SD hosts, which every family has, are in [`sdhci`]. The support table is in this folder's README.md.
 //!
 //! What must not live here: register access, drivers, anything that changes memory.
 #![no_std]
@@ -32,6 +32,7 @@ pub mod family;
 pub mod guard;
 pub mod machine;
 pub mod qemu_virt;
+pub mod sdhci;
 mod tree;
 pub mod uarts;
 
@@ -39,4 +40,6 @@ pub use error::Error;
 pub use family::{ConsoleKind, ControllerKind, Family, Tier, controller_kind};
 pub use machine::{
     Conduit, Console, Controller, Cpu, EnableMethod, Machine, PciHost, PciSpace, PciWindow, Psci,
+    SdhciHost,
 };
+pub use sdhci::SdhciQuirks;

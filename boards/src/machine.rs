@@ -11,6 +11,7 @@
 use crate::error::Error;
 use crate::family::{self, ConsoleKind, ControllerKind, Family};
 use crate::guard;
+use crate::sdhci::SdhciQuirks;
 use crate::tree::{self, CellReader, Cells, Lineage, Node, Tree};
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
@@ -106,6 +107,27 @@ pub enum Controller {
     },
     /// A PCI host bridge; the disk is a function behind it.
     PciHost(PciHost),
+    /// A standard SD host controller.
+    Sdhci(SdhciHost),
+}
+
+/// A standard SD host controller and how it is wired (binding `mmc/mmc-controller.yaml`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SdhciHost {
+    /// Its registers.
+    pub registers: PhysRange,
+    /// Whether its DMA sees the CPU's caches.
+    pub dma_coherent: bool,
+    /// Whether its DMA has the CPU's addresses: there is no IOMMU, and no bus above changes them.
+    pub dma_is_direct: bool,
+    /// Data lines: 1, 4 or 8.
+    pub width: u8,
+    /// The base clock in Hz; 0 if the tree does not say.
+    pub base_clock_hz: u32,
+    /// The fastest clock allowed, in Hz; 0 if there is no limit.
+    pub max_clock_hz: u32,
+    /// What it must not be believed about.
+    pub quirks: SdhciQuirks,
 }
 
 /// A PCI host bridge with the generic ECAM configuration space.
@@ -335,6 +357,7 @@ impl<'a> Machine<'a> {
                 dma_coherent: device.inherits("dma-coherent"),
             }),
             ControllerKind::PciHostEcam => pci_host(&device).map(Controller::PciHost),
+            ControllerKind::Sdhci(quirks) => sdhci_host(&device, quirks).map(Controller::Sdhci),
         }
     }
 
@@ -437,6 +460,30 @@ fn psci_is_standard(compatible: &str) -> Option<bool> {
         "arm,psci" => Some(false),
         _ => None,
     }
+}
+
+/// Describes an SD host controller.
+fn sdhci_host(device: &Lineage<'_>, quirks: SdhciQuirks) -> Result<SdhciHost, Error> {
+    let number = |name| {
+        let value = tree::property(device.node(), name);
+        let value = value.and_then(|value| CellReader(value).take(1));
+        value
+            .and_then(|value| u32::try_from(value).ok())
+            .unwrap_or(0)
+    };
+    Ok(SdhciHost {
+        registers: device.registers()?,
+        dma_coherent: device.inherits("dma-coherent"),
+        dma_is_direct: device.dma_is_direct(),
+        width: match number("bus-width") {
+            8 => 8,
+            4 => 4,
+            _ => 1,
+        },
+        base_clock_hz: number("clock-frequency"),
+        max_clock_hz: number("max-frequency"),
+        quirks,
+    })
 }
 
 /// Describes a PCI host bridge (binding `pci/host-generic-pci.yaml`).

@@ -119,6 +119,26 @@ impl<'a> Lineage<'a> {
             .any(|node| property(*node, name).is_some())
     }
 
+    /// Whether the device's DMA has the CPU's addresses: no IOMMU is named, and each bus above
+    /// with `dma-ranges` maps every range of it to itself (specification 2.3.9). How far the
+    /// ranges reach is not looked at.
+    pub(crate) fn dma_is_direct(&self) -> bool {
+        let maps_to_itself = |pair: &[Node<'a>]| {
+            let [outer, bus] = pair else { return true };
+            let mut ranges = CellReader(property(*bus, "dma-ranges").unwrap_or_default());
+            let (inner, outer) = (Cells::of(*bus), Cells::of(*outer));
+            while !ranges.is_empty() {
+                let entry = ranges.take(inner.address).zip(ranges.take(outer.address));
+                let whole = entry.filter(|_| ranges.take(inner.size).is_some());
+                if whole.is_none_or(|(device, cpu)| device != cpu) {
+                    return false;
+                }
+            }
+            true
+        };
+        property(self.node, "iommus").is_none() && self.above.windows(2).all(maps_to_itself)
+    }
+
     /// The cells in which the node's own addresses are written: its parent's.
     pub(crate) fn outer_cells(&self) -> Cells {
         Cells::of(*self.above.last().unwrap_or(&self.node))

@@ -2,8 +2,8 @@
 //! answer with an invalid twin.
 
 use kdraw_boards::{
-    Conduit, Console, ConsoleKind, Controller, Cpu, EnableMethod, Error, Machine, PciHost,
-    PciSpace, PciWindow, Psci,
+    Conduit, Console, ConsoleKind, Controller, ControllerKind, Cpu, EnableMethod, Error, Machine,
+    PciHost, PciSpace, PciWindow, Psci, SdhciHost, SdhciQuirks, controller_kind,
 };
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
@@ -469,4 +469,119 @@ fn firmware_that_cannot_be_called() {
             "{compatible}"
         );
     }
+}
+
+#[test]
+fn sd_hosts_are_described_with_their_wiring() {
+    const HOST: SdhciHost = SdhciHost {
+        registers: PhysRange {
+            start: PhysAddr(0x9000),
+            end: PhysAddr(0x9100),
+        },
+        dma_coherent: false,
+        dma_is_direct: true,
+        width: 1,
+        base_clock_hz: 0,
+        max_clock_hz: 0,
+        quirks: SdhciQuirks {
+            unknown_base_clock: false,
+            foreign_clock: false,
+            no_dma: false,
+            no_high_speed: false,
+        },
+    };
+    let indirect = SdhciHost {
+        dma_is_direct: false,
+        ..HOST
+    };
+    type Cell<'a> = (&'a str, &'a [u32]);
+    // Properties of the bus, of the controller, and what follows.
+    let table: [(&[Cell<'_>], &[Cell<'_>], SdhciHost); 11] = [
+        (&[], &[], HOST),
+        (&[], &[("bus-width", &[4])], SdhciHost { width: 4, ..HOST }),
+        (&[], &[("bus-width", &[8])], SdhciHost { width: 8, ..HOST }),
+        (&[], &[("bus-width", &[5])], HOST),
+        (
+            &[],
+            &[
+                ("max-frequency", &[25_000_000]),
+                ("clock-frequency", &[200_000_000]),
+                ("dma-coherent", &[]),
+            ],
+            SdhciHost {
+                base_clock_hz: 200_000_000,
+                max_clock_hz: 25_000_000,
+                dma_coherent: true,
+                ..HOST
+            },
+        ),
+        (&[], &[("iommus", &[1, 2])], indirect),
+        // The Raspberry Pi 4's emmc2bus as its firmware writes it, newer steppings and older.
+        (&[("dma-ranges", &[])], &[], HOST),
+        (&[("dma-ranges", &[0, 0, 0, 0, 0xfc00_0000])], &[], HOST),
+        (
+            &[("dma-ranges", &[0, 0xc000_0000, 0, 0, 0x4000_0000])],
+            &[],
+            indirect,
+        ),
+        (
+            &[("dma-ranges", &[0, 0, 0, 0, 4096, 0, 4096, 0, 0, 4096])],
+            &[],
+            indirect,
+        ),
+        (&[("dma-ranges", &[0, 0, 0, 0])], &[], indirect),
+    ];
+    for (bus, controller, expected) in table {
+        let blob = trees::tree(|root| {
+            trees::counts(root, 2, 1);
+            trees::node(root, "bus", |node| {
+                trees::counts(node, 2, 1);
+                trees::cells(node, "ranges", &[]);
+                for (name, values) in bus {
+                    trees::cells(node, name, values);
+                }
+                trees::node(node, "mmc@9000", |node| {
+                    trees::text(node, "compatible", "brcm,bcm2711-emmc2");
+                    trees::cells(node, "reg", &[0, 0x9000, 0x100]);
+                    for (name, values) in controller {
+                        trees::cells(node, name, values);
+                    }
+                });
+            });
+        });
+        let found = open(&blob).controller("/bus/mmc@9000");
+        assert_eq!(
+            found,
+            Ok(Controller::Sdhci(expected)),
+            "{bus:x?} {controller:x?}"
+        );
+    }
+}
+
+#[test]
+fn an_sd_hosts_quirks_are_those_of_the_first_name_that_is_known() {
+    for (names, quirks) in [
+        (
+            &["rockchip,rk3588-dwcmshc"][..],
+            SdhciQuirks {
+                foreign_clock: true,
+                ..SdhciQuirks::default()
+            },
+        ),
+        (
+            &[
+                "acme,sdhci",
+                "rockchip,rk3399-sdhci-5.1",
+                "arasan,sdhci-5.1",
+            ],
+            SdhciQuirks {
+                unknown_base_clock: true,
+                ..SdhciQuirks::default()
+            },
+        ),
+    ] {
+        let found = names.iter().find_map(|name| controller_kind(name));
+        assert_eq!(found, Some(ControllerKind::Sdhci(quirks)), "{names:?}");
+    }
+    assert_eq!(controller_kind("fsl,imx8mm-usdhc"), None);
 }

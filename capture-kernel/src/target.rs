@@ -1,11 +1,15 @@
 //! From the plan's target to a block device.
 
-use kdraw_boards::machine::{Controller, Machine, PciSpace};
+use kdraw_boards::machine::{Controller, Machine, PciSpace, SdhciHost};
 use kdraw_drivers::disk::Disk;
 use kdraw_drivers::mmio::MmioRegion;
 use kdraw_drivers::pci::{FunctionAddress, HostBridge, Window};
-use kdraw_format::addr::{PhysAddr, PhysRange};
-use kdraw_format::plan::{PciAddress, Target};
+use kdraw_drivers::sd::BLOCK;
+use kdraw_drivers::sd::card::{Kind, Known, Proof};
+use kdraw_drivers::sd::sdhci::{Setup, capability};
+use kdraw_format::addr::{Lba, PhysAddr, PhysRange};
+use kdraw_format::layout::Superblock;
+use kdraw_format::plan::{Card, PciAddress, Target};
 use kdraw_pipeline::ports::{DeviceError, DmaBuffer};
 
 use crate::clock::Counter;
@@ -17,6 +21,9 @@ pub struct Place {
     controller: Controller,
     pci: Option<PciAddress>,
     namespace: u32,
+    card: Option<Card>,
+    partition_start: u64,
+    uuid: [u8; 16],
     crash_region: PhysRange,
 }
 
@@ -35,6 +42,9 @@ impl Place {
             controller,
             pci: target.pci,
             namespace: target.namespace,
+            card: target.card,
+            partition_start: target.partition_start,
+            uuid: target.uuid,
             crash_region,
         })
     }
@@ -44,6 +54,24 @@ impl Place {
     /// # Errors
     /// What is wrong with the device.
     pub fn bring_up(&self, memory: DmaBuffer) -> Result<Disk, DeviceError> {
+        // What proves that a card can be used as Linux left it: the partition's superblock.
+        let mut is_right = |block: &[u8; _]| {
+            Superblock::decode(block).is_ok_and(|superblock| superblock.uuid == self.uuid)
+        };
+        let proof = self.card.map(|card| Proof {
+            known: match card {
+                Card::Sd(rca) => Known {
+                    kind: Kind::Sd,
+                    rca,
+                },
+                Card::Mmc(rca) => Known {
+                    kind: Kind::Mmc,
+                    rca,
+                },
+            },
+            lba: Lba(self.partition_start / u64::from(BLOCK)),
+            is_right: &mut is_right,
+        });
         match &self.controller {
             Controller::VirtioMmio {
                 registers,
@@ -81,7 +109,13 @@ impl Place {
                 };
                 let mut map = |at, len| self.registers(at, len);
                 let function = bridge.function(address, &mut map)?;
-                Disk::pci(&function, &mut map, self.namespace, memory, &Counter)
+                Disk::pci(&function, &mut map, self.namespace, memory, &Counter, proof)
+            }
+            Controller::Sdhci(host) => {
+                let registers = self
+                    .registers(host.registers.start, host.registers.len())
+                    .ok_or(DeviceError::Unusable("its registers cannot be mapped"))?;
+                Disk::sdhci(registers, memory, &Counter, setup(host), proof)
             }
         }
     }
@@ -100,7 +134,29 @@ impl Place {
     }
 }
 
-/// The drivers do no cache maintenance.
+/// What the driver is told of an SD host.
+fn setup(host: &SdhciHost) -> Setup {
+    let mut broken = 0;
+    if host.quirks.unknown_base_clock {
+        broken |= capability::BASE_CLOCK;
+    }
+    if host.quirks.no_high_speed {
+        broken |= capability::HIGH_SPEED;
+    }
+    if host.quirks.no_dma || !host.dma_is_direct {
+        broken |= capability::ADMA2 | capability::SDMA;
+    }
+    Setup {
+        width: host.width,
+        base_clock_hz: host.base_clock_hz,
+        max_clock_hz: host.max_clock_hz,
+        coherent: host.dma_coherent,
+        broken,
+        foreign_clock: host.quirks.foreign_clock,
+    }
+}
+
+/// Neither virtio nor anything on PCI has its memory written back from the caches here.
 fn coherent(dma_coherent: bool) -> Result<(), DeviceError> {
     match dma_coherent {
         true => Ok(()),

@@ -14,16 +14,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kdraw_format::plan::PciAddress;
+use kdraw_boards::{ControllerKind, controller_kind};
+use kdraw_format::plan::{Card, PciAddress};
 
 use crate::block::BlockDevice;
+use crate::sd_card;
 use crate::system::System;
 
-/// What the payload drives.
-const MMIO: &str = "virtio,mmio";
+/// What a PCI function must be behind.
 const PCI_HOST: &str = "pci-host-ecam-generic";
 /// Class of an NVMe I/O controller (NVMe over PCIe Transport Specification 1.0, 3.8.1.5).
 const PCI_NVME: &str = "0x010802";
+/// Class and subclass of standard SD hosts.
+const PCI_SDHCI: &str = "0x0805";
 /// Vendor and device of virtio-blk: transitional and modern (virtio 1.2, 4.1.2.1).
 const PCI_VIRTIO_BLK: [(&str, &str); 2] = [("0x1af4", "0x1001"), ("0x1af4", "0x1042")];
 
@@ -41,8 +44,9 @@ pub enum ControllerError {
     },
     /// A controller that the payload has no driver for.
     #[error(
-        "the disk's controller {path} is {found}, which the payload cannot drive; \
-         it drives {MMIO}, and virtio-blk (1af4:1001, 1af4:1042) and NVMe behind {PCI_HOST}"
+        "the disk's controller {path} is {found}, which the payload cannot drive; it drives \
+         virtio,mmio and the standard SD hosts that boards/README.md names, and behind \
+         {PCI_HOST} virtio-blk (1af4:1001, 1af4:1042), NVMe and standard SD hosts"
     )]
     NoDriver {
         /// The controller's path in the device tree, or PCI address.
@@ -61,6 +65,21 @@ pub enum ControllerError {
         /// The kind of its IOMMU domain.
         kind: String,
     },
+    /// A boot or other hardware partition of an eMMC device.
+    #[error(
+        "{0} is a hardware partition of an eMMC device, which the payload does not select; \
+         take a partition of the device's user area, such as mmcblk0p4"
+    )]
+    HardwarePartition(String),
+    /// A disk made of others.
+    #[error(
+        "{0} is no disk of its own but made of others (device-mapper, RAID, loop), and the payload \
+         drives hardware only; take a partition of a disk"
+    )]
+    Virtual(String),
+    /// A disk on USB.
+    #[error("{0} is on USB, for which the payload has no driver; take another disk")]
+    Usb(String),
 }
 
 /// A disk's controller as the plan names it.
@@ -72,6 +91,8 @@ pub struct Controller {
     pub pci: Option<PciAddress>,
     /// The disk's namespace if it is an NVMe controller, else 0.
     pub namespace: u32,
+    /// The card, if the disk is on one whose address sysfs tells.
+    pub card: Option<Card>,
 }
 
 impl Controller {
@@ -80,6 +101,27 @@ impl Controller {
     /// # Errors
     /// [`ControllerError`].
     pub fn of(system: &System, device: &BlockDevice) -> Result<Self, ControllerError> {
+        if sd_card::is_hardware_partition(&device.sysfs) {
+            return Err(ControllerError::HardwarePartition(device.name.clone()));
+        }
+        // …/sys/devices/virtual/block/dm-0
+        let is_virtual = |pair: [&Path; 2]| {
+            pair.map(Path::file_name) == ["block", "virtual"].map(|name| Some(name.as_ref()))
+        };
+        let above = device
+            .sysfs
+            .ancestors()
+            .zip(device.sysfs.ancestors().skip(1));
+        if above
+            .into_iter()
+            .any(|(folder, above)| is_virtual([folder, above]))
+        {
+            return Err(ControllerError::Virtual(device.name.clone()));
+        }
+        let usb = |folder: &Path| subsystem(folder).as_deref() == Some("usb");
+        if device.sysfs.ancestors().any(usb) {
+            return Err(ControllerError::Usb(device.name.clone()));
+        }
         let tree = system.path("/sys/firmware/devicetree/base");
         let tree = fs::canonicalize(&tree).unwrap_or(tree);
         let mut function: Option<(PciAddress, PathBuf)> = None;
@@ -118,24 +160,29 @@ impl Controller {
     ) -> Result<Self, ControllerError> {
         let mut namespace = 0;
         let compatible = compatible(node);
-        let wanted = if function.is_some() { PCI_HOST } else { MMIO };
-        if !compatible.iter().any(|name| name == wanted) {
+        let kind = compatible.iter().find_map(|name| controller_kind(name));
+        let is_host = kind == Some(ControllerKind::PciHostEcam);
+        if kind.is_none() || is_host != function.is_some() {
             let found = format!("{compatible:?}");
             return Err(ControllerError::NoDriver { path, found });
         }
         if let Some((_, folder)) = &function {
             let id = |file| fs::read_to_string(folder.join(file)).unwrap_or_default();
             let (vendor, model) = (id("vendor"), id("device"));
-            if id("class").trim() == PCI_NVME {
-                if let Some(kind) = translation(folder) {
-                    let path = folder.display().to_string();
-                    return Err(ControllerError::Iommu { path, kind });
-                }
+            let is_nvme = id("class").trim() == PCI_NVME;
+            let is_sdhci = id("class").starts_with(PCI_SDHCI);
+            if (is_nvme || is_sdhci)
+                && let Some(kind) = translation(folder)
+            {
+                let path = folder.display().to_string();
+                return Err(ControllerError::Iommu { path, kind });
+            }
+            if is_nvme {
                 namespace = nvme_namespace(&device.sysfs).ok_or(ControllerError::NoDriver {
                     path: folder.display().to_string(),
                     found: "NVMe, with a namespace that has no number in sysfs".into(),
                 })?;
-            } else if !PCI_VIRTIO_BLK.contains(&(vendor.trim(), model.trim())) {
+            } else if !is_sdhci && !PCI_VIRTIO_BLK.contains(&(vendor.trim(), model.trim())) {
                 return Err(ControllerError::NoDriver {
                     path: folder.display().to_string(),
                     found: format!("PCI {}:{}", vendor.trim(), model.trim()),
@@ -146,6 +193,7 @@ impl Controller {
             path,
             pci: function.map(|(address, _)| address),
             namespace,
+            card: sd_card::of(&device.sysfs),
         })
     }
 }
@@ -206,7 +254,7 @@ fn compatible(node: &Path) -> Vec<String> {
 }
 
 /// The name of the bus that a device is on.
-fn subsystem(folder: &Path) -> Option<String> {
+pub(crate) fn subsystem(folder: &Path) -> Option<String> {
     let link = fs::read_link(folder.join("subsystem")).ok()?;
     Some(link.file_name()?.to_string_lossy().into_owned())
 }
@@ -286,7 +334,8 @@ mod tests {
             Ok(Controller {
                 path: path.clone(),
                 pci: None,
-                namespace: 0
+                namespace: 0,
+                card: None,
             })
         );
         let pci = Some(PciAddress {
@@ -303,7 +352,8 @@ mod tests {
             Ok(Controller {
                 path,
                 pci,
-                namespace: 0
+                namespace: 0,
+                card: None,
             })
         );
     }
@@ -360,6 +410,7 @@ mod tests {
                     function: 0,
                 }),
                 namespace: 3,
+                card: None,
             };
             assert_eq!(
                 resolve_nvme(apart, iommu),
@@ -377,7 +428,8 @@ mod tests {
     #[test]
     fn others_are_refused() {
         for (chain, compatible, ids) in [
-            (&MMIO_CHAIN[..], "arasan,sdhci-8.9a\0", ["", ""]),
+            (&MMIO_CHAIN[..], "fsl,imx8mm-usdhc\0", ["", ""]),
+            (&MMIO_CHAIN[..], "pci-host-ecam-generic\0", ["", ""]),
             (&PCI_CHAIN[..], "brcm,bcm2711-pcie\0", ["0x1af4", "0x1042"]),
             (
                 &PCI_CHAIN[..],
@@ -402,5 +454,64 @@ mod tests {
         };
         let found = Controller::of(&System::new(root.path()), &device);
         assert!(matches!(found, Err(ControllerError::NoNode { .. })));
+    }
+
+    /// A disk in this folder of sysfs.
+    fn folder(root: &Path, folder: &str) -> BlockDevice {
+        let path = root.join(folder);
+        fs::create_dir_all(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        BlockDevice {
+            name,
+            sysfs: fs::canonicalize(path).unwrap(),
+            partition: None,
+            start: 0,
+            len: 0,
+            numbers: "1:0".into(),
+        }
+    }
+
+    #[test]
+    fn an_sd_host_on_pci_is_known_by_its_class() {
+        for (class, known) in [("0x080501\n", true), ("0x080400\n", false)] {
+            let root = tempfile::tempdir().unwrap();
+            let node = root.path().join("sys/firmware/devicetree/base/pcie@1000");
+            fs::create_dir_all(&node).unwrap();
+            fs::write(node.join("compatible"), "pci-host-ecam-generic\0").unwrap();
+            let card = "sys/devices/host/0000:00:02.0/mmc_host/mmc0/mmc0:b368";
+            let disk = folder(root.path(), &format!("{card}/block/mmcblk0"));
+            let at = |path: &str| root.path().join(path);
+            symlink(&node, at("sys/devices/host/of_node")).unwrap();
+            let function = at("sys/devices/host/0000:00:02.0");
+            symlink("/sys/bus/pci", function.join("subsystem")).unwrap();
+            fs::write(function.join("class"), class).unwrap();
+            symlink("/sys/bus/mmc", at(card).join("subsystem")).unwrap();
+            fs::write(at(card).join("type"), "SD\n").unwrap();
+            fs::write(at(card).join("rca"), "0xb368\n").unwrap();
+            let found = Controller::of(&System::new(root.path()), &disk);
+            match known {
+                true => assert_eq!(found.unwrap().card, Some(Card::Sd(0xb368))),
+                false => assert!(matches!(found, Err(ControllerError::NoDriver { .. }))),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_disk_of_its_own_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let refusal = |path: &str| {
+            let disk = folder(root.path(), path);
+            Controller::of(&System::new(root.path()), &disk).unwrap_err()
+        };
+        let virtual_disk = refusal("sys/devices/virtual/block/dm-0");
+        assert_eq!(virtual_disk, ControllerError::Virtual("dm-0".into()));
+        let hardware = refusal("sys/devices/mmc0:0001/block/mmcblk0boot0");
+        let expected = ControllerError::HardwarePartition("mmcblk0boot0".into());
+        assert_eq!(hardware, expected);
+        let bus = root.path().join("sys/devices/bus");
+        fs::create_dir_all(&bus).unwrap();
+        symlink("/sys/bus/usb", bus.join("subsystem")).unwrap();
+        let usb = refusal("sys/devices/bus/host0/block/sda");
+        assert_eq!(usb, ControllerError::Usb("sda".into()));
     }
 }

@@ -45,6 +45,7 @@ pub mod progress;
 pub mod random;
 pub mod receive;
 pub mod scan;
+pub mod sd_card;
 pub mod signatures;
 pub mod source;
 pub mod summary;

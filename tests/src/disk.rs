@@ -180,6 +180,7 @@ pub fn target(superblock: &Superblock) -> Target {
         controller: Default::default(),
         pci: None,
         namespace: 0,
+        card: None,
         partition_start: superblock.partition_start,
         partition_len: superblock.partition_len,
         uuid: superblock.uuid,

@@ -13,6 +13,8 @@ use kdraw_pipeline::ports::{
 use crate::mmio::MmioRegion;
 use crate::nvme::{self, Nvme};
 use crate::pci::{Function, Mapper};
+use crate::sd::card::{Card, Proof};
+use crate::sd::sdhci::{self, Sdhci, Setup};
 use crate::virtio::blk::VirtioBlk;
 use crate::virtio::mmio::MmioTransport;
 use crate::virtio::pci::PciTransport;
@@ -23,8 +25,19 @@ const BRING_UP_US: u64 = 2_000_000;
 /// that was well before takes less than a second.
 const NVME_BRING_UP_US: u64 = 30_000_000;
 
+/// Where an SD host's configuration space tells its first BAR, in 3 bits (SD Host Controller
+/// Simplified Specification 4.20, appendix C.3.2).
+const SDHCI_SLOT: usize = 0x40;
+
+/// A clock that a driver keeps.
+pub type StaticClock = &'static dyn Clock;
+
+/// Whether a PCI function is an SD host: class 8, subclass 5.
+fn is_sdhci(function: &Function<'_, MmioRegion>) -> bool {
+    function.config32(8) >> 16 == 0x0805
+}
+
 /// A block device of one of the kinds that there are drivers for.
-#[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
     reason = "there is no heap to box in, and one disk"
@@ -36,6 +49,8 @@ pub enum Disk {
     VirtioPci(VirtioBlk<PciTransport<MmioRegion>>),
     /// NVMe.
     Nvme(Nvme<MmioRegion>),
+    /// A card behind a standard SD host.
+    Sdhci(Card<Sdhci<MmioRegion, StaticClock>, StaticClock>),
 }
 
 impl Disk {
@@ -54,24 +69,53 @@ impl Disk {
     }
 
     /// Brings up a PCI function, of NVMe its namespace number `namespace`; `memory` becomes its
-    /// queues.
+    /// queues. `proof` is for an SD host's card.
     ///
     /// # Errors
-    /// As [`PciTransport::new`], [`VirtioBlk::new`] and [`Nvme::new`].
+    /// As [`PciTransport::new`], [`VirtioBlk::new`], [`Nvme::new`] and [`Card::new`].
     pub fn pci(
         function: &Function<'_, MmioRegion>,
         map: Mapper<'_, MmioRegion>,
         namespace: u32,
         memory: DmaBuffer,
-        clock: &dyn Clock,
+        clock: StaticClock,
+        proof: Option<Proof<'_>>,
     ) -> Result<Self, DeviceError> {
         if nvme::is_nvme(function) {
             let deadline = clock.deadline(NVME_BRING_UP_US);
             return Nvme::new(function, map, namespace, memory, clock, deadline).map(Self::Nvme);
         }
+        if is_sdhci(function) {
+            let bar = function.config32(SDHCI_SLOT) as u8 & 7;
+            let at = function.bar_address(bar, 0, sdhci::REGISTERS);
+            let registers = at.and_then(|at| map(at, sdhci::REGISTERS));
+            let registers = registers.ok_or(DeviceError::Unusable(
+                "SD host controller without registers in a window of the host bridge",
+            ))?;
+            let setup = Setup {
+                coherent: true,
+                ..Setup::default()
+            };
+            return Self::sdhci(registers, memory, clock, setup, proof);
+        }
         let transport = PciTransport::new(function, map)?;
         let deadline = clock.deadline(BRING_UP_US);
         VirtioBlk::new(transport, memory, clock, deadline).map(Self::VirtioPci)
+    }
+
+    /// Brings up the card behind the standard SD host at `registers`; `memory` becomes its
+    /// descriptors.
+    ///
+    /// # Errors
+    /// As [`sdhci::bring_up`].
+    pub fn sdhci(
+        registers: MmioRegion,
+        memory: DmaBuffer,
+        clock: StaticClock,
+        setup: Setup,
+        proof: Option<Proof<'_>>,
+    ) -> Result<Self, DeviceError> {
+        sdhci::bring_up(registers, clock, memory, setup, proof).map(Self::Sdhci)
     }
 
     fn device(&mut self) -> &mut dyn BlockDevice {
@@ -79,6 +123,7 @@ impl Disk {
             Self::VirtioMmio(device) => device,
             Self::VirtioPci(device) => device,
             Self::Nvme(device) => device,
+            Self::Sdhci(device) => device,
         }
     }
 }
@@ -89,6 +134,7 @@ impl BlockDevice for Disk {
             Self::VirtioMmio(device) => device.geometry(),
             Self::VirtioPci(device) => device.geometry(),
             Self::Nvme(device) => device.geometry(),
+            Self::Sdhci(device) => device.geometry(),
         }
     }
 
@@ -109,6 +155,7 @@ impl BlockDevice for Disk {
             Self::VirtioMmio(device) => device.describe(out),
             Self::VirtioPci(device) => device.describe(out),
             Self::Nvme(device) => device.describe(out),
+            Self::Sdhci(device) => device.describe(out),
         }
     }
 }

@@ -276,7 +276,7 @@ fn every_way_moves_every_byte() {
                 .into_iter()
                 .enumerate()
             {
-                let address = 0x5000_1000 + place + ((turn as u64) << 24);
+                let address = 0x57ff_9000 + place + ((turn as u64) << 27);
                 let buffer = controller.borrow_mut().allocate_at(len, address);
                 buffer.bytes.fill(turn as u8 + 1);
                 for (index, word) in buffer.bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {

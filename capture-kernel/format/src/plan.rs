@@ -26,6 +26,8 @@
 //! | 697 | 1 | codec of page chunks: 0 raw, 1 LZ4 |
 //! | 698 | 2 | CPUs to use at most, 0: all |
 //! | 700 | 4 | NVMe: number of the namespace; 0: not NVMe |
+//! | 704 | 2 | card: 0 none, or to be identified from scratch; 1 SD, 2 eMMC |
+//! | 706 | 2 | the card's relative address |
 
 use crate::bytes::{Get, Put};
 use crate::checksum::{block_is_whole, checksum, seal_block};
@@ -81,6 +83,15 @@ impl PciAddress {
     }
 }
 
+/// A card that can be used as Linux left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Card {
+    /// An SD card with this relative address.
+    Sd(u16),
+    /// An eMMC device with this relative address.
+    Mmc(u16),
+}
+
 /// Where the dump goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -90,6 +101,8 @@ pub struct Target {
     pub pci: Option<PciAddress>,
     /// The NVMe namespace's number (NSID), if the controller is one of NVMe; else 0.
     pub namespace: u32,
+    /// The card, if the controller is an SD host and the card need not be identified.
+    pub card: Option<Card>,
     /// The partition's first byte on its disk.
     pub partition_start: u64,
     /// The partition's length in bytes.
@@ -183,6 +196,15 @@ impl Plan {
             .u8(self.codec as u8)
             .u16(self.cpus)
             .u32(self.target.namespace)
+            .u16(match self.target.card {
+                None => 0,
+                Some(Card::Sd(_)) => 1,
+                Some(Card::Mmc(_)) => 2,
+            })
+            .u16(match self.target.card {
+                None => 0,
+                Some(Card::Sd(rca) | Card::Mmc(rca)) => rca,
+            })
             .finish();
         seal_block(block);
     }
@@ -227,6 +249,12 @@ impl Plan {
         let controller = get.text(MAX_PATH);
         let (level, codec, cpus) = (get.u8(), get.u8(), get.u16());
         let namespace = get.u32();
+        let card = match (get.u16(), get.u16()) {
+            (0, _) => None,
+            (1, rca) => Some(Card::Sd(rca)),
+            (2, rca) => Some(Card::Mmc(rca)),
+            _ => return Err(PlanError::Nonsense("card")),
+        };
         let codec = Codec::from_number(codec).ok_or(PlanError::Nonsense("codec"))?;
         if level > 31 {
             return Err(PlanError::Nonsense("dump level"));
@@ -240,6 +268,7 @@ impl Plan {
                 controller,
                 pci,
                 namespace,
+                card,
                 partition_start,
                 partition_len,
                 uuid,
@@ -274,6 +303,7 @@ mod tests {
                     function: 7,
                 }),
                 namespace: 2,
+                card: Some(Card::Mmc(1)),
                 partition_start: 1 << 30,
                 partition_len: 1 << 31,
                 uuid: [2; 16],
@@ -300,6 +330,7 @@ mod tests {
         let on_soc = Plan {
             target: Target {
                 pci: None,
+                card: Some(Card::Sd(0xaaaa)),
                 ..plan.target
             },
             ..plan

@@ -40,6 +40,7 @@ pub fn target(dump_id: [u8; 16]) -> Target {
         controller: heapless::String::new(),
         pci: None,
         namespace: 0,
+        card: None,
         partition_start: 0,
         partition_len: IMAGE_LEN,
         uuid: dump_id,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::addr::PhysRange;
+use kdraw_format::plan::Card;
 use kdraw_linux::classify::DumpLevel;
 
 use crate::exit::Verdict;
@@ -17,6 +18,7 @@ use crate::load::state::Loaded;
 use crate::load::target::Target;
 use crate::payload::Payload;
 use crate::random;
+use crate::sd_card;
 use crate::sys;
 use crate::system::System;
 use crate::text;
@@ -42,6 +44,10 @@ pub struct Args {
     /// The id that the partition must have, as `kdraw format` printed it.
     #[arg(long)]
     uuid: Option<String>,
+    /// For a target on an SD card or eMMC: have the payload identify the card from scratch instead
+    /// of using it as Linux left it, should a capture to the card fail.
+    #[arg(long)]
+    identify_card: bool,
     #[command(flatten)]
     dump: DumpOptions,
     /// Seconds that a capture may take; 0 leaves it to the payload.
@@ -61,6 +67,9 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let mut target = Target::inspect(system, &args.target).context("cannot load")?;
     if let Some(uuid) = &args.uuid {
         target.expect_uuid(uuid).context("cannot load")?;
+    }
+    if args.identify_card {
+        target.plan.card = None;
     }
     let payload = Payload::get(args.payload.as_deref())?;
     let notes = elfcorehdr::notes(system)?;
@@ -98,6 +107,13 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     if args.dry_run || !system.is_running() {
         println!("Nothing was loaded (dry run).");
         return Ok(Verdict::Good);
+    }
+    for control in sd_card::keep_awake(&target.sysfs) {
+        println!(
+            "warning: the card or its controller may be suspended when the kernel panics: \
+             {} could not be set to \"on\"",
+            control.display()
+        );
     }
     // A load that fails leaves no crash image behind; what was loaded before is gone then.
     Loaded::forget(system);
@@ -155,6 +171,15 @@ fn print(loadable: &Loadable, region: PhysRange) {
     let pci = target.pci.map_or_else(String::new, |pci| {
         format!(" PCI {:02x}:{:02x}.{}", pci.bus, pci.device, pci.function)
     });
+    if let Some(card) = target.card {
+        println!(
+            "card         {}, to be used as Linux leaves it",
+            match card {
+                Card::Sd(rca) => format!("SD, address {rca:#06x}"),
+                Card::Mmc(rca) => format!("eMMC, address {rca:#06x}"),
+            }
+        );
+    }
     println!(
         "target       {}{pci}, {} from byte {}, id {}",
         target.controller,

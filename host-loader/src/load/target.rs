@@ -70,6 +70,8 @@ pub struct Target {
     pub plan: plan::Target,
     /// The partition, open for reading.
     pub partition: DumpPartition,
+    /// Its folder in sysfs.
+    pub sysfs: PathBuf,
 }
 
 impl Target {
@@ -91,6 +93,7 @@ impl Target {
             controller: heapless_path(&controller.path)?,
             pci: controller.pci,
             namespace: controller.namespace,
+            card: controller.card,
             partition_start: device.start,
             partition_len: device.len,
             uuid: superblock.uuid,
@@ -100,6 +103,7 @@ impl Target {
             path: path.to_owned(),
             plan,
             partition: DumpPartition { source, superblock },
+            sysfs: device.sysfs,
         })
     }
 

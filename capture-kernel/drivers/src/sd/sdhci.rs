@@ -159,11 +159,12 @@ pub mod capability {
 }
 
 /// Bytes of one ADMA2 descriptor's data: whole frames, and less than 64 KiB, of which not every
-/// controller knows that 0 means it.
+/// controller knows that 0 means it. No descriptor crosses SDMA's boundary either: Synopsys' and
+/// its licensees' stop at multiples of 128 MiB (Linux, sdhci-of-dwcmshc.c).
 const PIECE: u32 = 60 << 10;
 /// The most bytes of one transfer.
 pub const MAX_TRANSFER: u32 = 1 << 20;
-const _: () = assert!(MAX_TRANSFER.div_ceil(PIECE) as usize * 16 <= DESCRIPTORS);
+const _: () = assert!((MAX_TRANSFER.div_ceil(PIECE) as usize + 3) * 16 <= DESCRIPTORS);
 
 // ADMA2 descriptor attributes (1.13.4).
 const VALID: u64 = 1 << 0;
@@ -185,8 +186,9 @@ const POWER_US: u64 = 20_000;
 /// that no clock is too fast.
 const UNKNOWN_BASE_HZ: u32 = 255_000_000;
 
-/// What a board or a controller needs to be told about a controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a board has to tell about a controller; the default is to believe the capabilities of one
+/// that does not see the CPU's caches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
     /// Data lines that are wired; 0: as many as the capabilities say.
     pub width: u8,
@@ -439,7 +441,8 @@ impl<R: Registers, C: Clock> Sdhci<R, C> {
         let stride = wide.map_or(8, usize::from);
         let (mut at, mut address, mut left) = (0, first, len);
         while left > 0 {
-            let piece = left.min(PIECE);
+            let to_boundary = next_boundary(address).wrapping_sub(address);
+            let piece = left.min(PIECE).min(to_boundary as u32);
             left = left.saturating_sub(piece);
             let end = if left == 0 { END } else { 0 };
             let attributes = VALID | TRANSFER | end | u64::from(piece) << 16;

@@ -373,6 +373,8 @@ impl Controller {
             }
             let size = self.transfer.as_ref().unwrap().block_size;
             assert!(len.is_multiple_of(size));
+            let last = address + len as u64 - 1;
+            assert_eq!(address >> 27, last >> 27, "across 128 MiB");
             for offset in (0..len).step_by(size) {
                 if !self.move_block(Some(address + offset as u64)) {
                     return;
