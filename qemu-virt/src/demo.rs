@@ -55,6 +55,7 @@ pub fn main(args: &Args) -> Result<()> {
     let kernel = scenario.kernel()?;
     let disk = Disk::create(
         &place.file("dump.img"),
+        scenario.disk,
         args.mem + 64,
         scenario.fill / 4,
         second_boot::room(args.mem),
@@ -160,6 +161,7 @@ fn scenario(args: &Args) -> Scenario {
         cpu: "cortex-a72".into(),
         machine: Vec::new(),
         disk: DiskBus::VirtioMmio,
+        identify_card: false,
         fill: args.mem / 2,
         panic: Panic::Sysrq,
         panic_cpu: 1,

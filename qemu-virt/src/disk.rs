@@ -17,6 +17,7 @@ use kdraw_format::layout::{
 };
 use kdraw_guest::pattern::{self, PAGE_SIZE, Random};
 
+use crate::disk_bus::DiskBus;
 use crate::run;
 
 const MIB: u64 = 1 << 20;
@@ -47,9 +48,15 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes an image with a dump partition of `dump_mib` and, on the file system behind it,
-    /// a file `cache.bin` of `cache_mib` and `spare_mib` of free room.
-    pub fn create(path: &Path, dump_mib: u64, cache_mib: u64, spare_mib: u64) -> Result<Self> {
+    /// Makes an image for a disk that is attached by `bus`, with a dump partition of `dump_mib` and,
+    /// on the file system behind it, a file `cache.bin` of `cache_mib` and `spare_mib` of free room.
+    pub fn create(
+        path: &Path,
+        bus: DiskBus,
+        dump_mib: u64,
+        cache_mib: u64,
+        spare_mib: u64,
+    ) -> Result<Self> {
         let folder = path.parent().context("the image has no folder")?;
         let mut partitions = Vec::new();
         let mut start = MIB;
@@ -71,7 +78,8 @@ impl Disk {
         let disk = Self {
             path: path.to_path_buf(),
             before: folder.join("before.img"),
-            size: start + MIB, // the backup GPT lies in the last 33 sectors
+            // The backup GPT lies in the last 33 sectors.
+            size: bus.image_size(start + MIB),
             partitions,
         };
         let _ = fs::remove_file(&disk.path);

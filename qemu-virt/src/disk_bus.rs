@@ -10,7 +10,17 @@ pub enum DiskBus {
     VirtioPci,
     /// A namespace of an NVMe controller on PCI Express.
     Nvme,
+    /// An SD card behind a standard SD host on PCI, which does ADMA2.
+    Sdhci,
+    /// The same behind a host whose capabilities have no ADMA2, but SDMA.
+    SdhciSdma,
+    /// The same behind a host whose capabilities have no DMA.
+    SdhciPio,
 }
+
+/// The least size of an SD card's image. Those of more than 2 GiB are addressed in blocks, as are
+/// all that boards have.
+const SD_CARD: u64 = 4 << 30;
 
 impl DiskBus {
     /// Returns QEMU's `-device` options, in order; the drive is `disk`.
@@ -19,6 +29,11 @@ impl DiskBus {
             Self::VirtioMmio => &["virtio-blk-device,drive=disk"],
             Self::VirtioPci => &["virtio-blk-pci,drive=disk"],
             Self::Nvme => &["nvme,drive=disk,serial=kdraw"],
+            Self::Sdhci => &["sdhci-pci", "sd-card,drive=disk"],
+            // QEMU's default (hw/sd/sdhci.c, SDHC_CAPAB_REG_DEFAULT) less bits 19 and 20, ADMA.
+            Self::SdhciSdma => &["sdhci-pci,capareg=0x056034b4", "sd-card,drive=disk"],
+            // And less bit 22, SDMA.
+            Self::SdhciPio => &["sdhci-pci,capareg=0x052034b4", "sd-card,drive=disk"],
         }
     }
 
@@ -27,6 +42,7 @@ impl DiskBus {
         match self {
             Self::VirtioMmio | Self::VirtioPci => &["virtio_mmio", "virtio_pci", "virtio_blk"],
             Self::Nvme => &["nvme"],
+            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio => &["sdhci_pci", "mmc_block"],
         }
     }
 
@@ -35,6 +51,35 @@ impl DiskBus {
         match self {
             Self::VirtioMmio | Self::VirtioPci => "/dev/vda",
             Self::Nvme => "/dev/nvme0n1p",
+            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio => "/dev/mmcblk0p",
         }
+    }
+
+    /// Returns how long the image must be to hold `least` bytes; QEMU's cards have a power of two.
+    pub fn image_size(self, least: u64) -> u64 {
+        match self {
+            Self::VirtioMmio | Self::VirtioPci | Self::Nvme => least,
+            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio => {
+                least.max(SD_CARD).next_power_of_two()
+            }
+        }
+    }
+
+    /// Returns what `kdraw info` must say of the device: what it was, how the payload came by its
+    /// card, and how it moved data.
+    pub fn told(self, identify_card: bool) -> String {
+        let way = match self {
+            Self::VirtioMmio | Self::VirtioPci => return "device       virtio-blk".into(),
+            Self::Nvme => return "device       NVMe".into(),
+            Self::Sdhci => "ADMA2 (32-bit)",
+            Self::SdhciSdma => "SDMA",
+            Self::SdhciPio => "PIO",
+        };
+        // The clock of QEMU's host, 52 MHz, is more than a card may have.
+        let how = match identify_card {
+            true => "identified from scratch",
+            false => "taken over as Linux left it",
+        };
+        format!("SD card {how}, 4 bit at 26000 kHz, SDHCI 2.00 by {way},")
     }
 }

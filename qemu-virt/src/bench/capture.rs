@@ -76,7 +76,13 @@ impl<'a> Prepared<'a> {
             Tool::Kdraw(_) => (room, 0),
             Tool::Kdump(_) => (64, room),
         };
-        let disk = Disk::create(&place.file("dump.img"), dump, row.fill / 4, spare)?;
+        let disk = Disk::create(
+            &place.file("dump.img"),
+            scenario.disk,
+            dump,
+            row.fill / 4,
+            spare,
+        )?;
         let initramfs = place.file("initramfs");
         let mut script = init::fill_and_panic(&scenario);
         if row.measure == Measure::Instructions {
@@ -290,6 +296,7 @@ fn scenario(row: &Row) -> Scenario {
         cpu: super::GUEST_CPU.into(),
         machine: Vec::new(),
         disk: DiskBus::VirtioMmio,
+        identify_card: false,
         fill: row.fill,
         panic: Panic::Sysrq,
         panic_cpu: 0,

@@ -62,13 +62,17 @@ pub fn check_dump(
         outcome.check_result(command, output.map(last));
     }
     let info = kdraw(scenario, Command::new(&dist.kdraw).arg("info").arg(image));
-    let decoded = info.and_then(|text| {
-        let mut lines = text.lines();
-        let line = lines.find(|line| line.contains("INFO entered at EL"));
-        line.map(|line| line.trim().to_owned())
-            .context("`kdraw info` does not show the payload's log")
-    });
-    outcome.check_result("payload-log", decoded);
+    let told = |words: &str| -> Result<String> {
+        let text = match &info {
+            Ok(text) => text,
+            Err(error) => bail!("{error:#}"),
+        };
+        let line = text.lines().find(|line| line.contains(words));
+        let line = line.with_context(|| format!("`kdraw info` does not say {words:?}"))?;
+        Ok(line.trim().to_owned())
+    };
+    outcome.check_result("payload-log", told("INFO entered at EL"));
+    outcome.check_result("device", told(&scenario.disk.told(scenario.identify_card)));
     let mut found = Vec::new();
     let folder = place.file("extracted");
     let started = std::time::Instant::now();

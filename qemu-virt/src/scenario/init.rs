@@ -66,7 +66,12 @@ pub fn arm_script(scenario: &Scenario) -> String {
         script += &match scenario.loader {
             Loader::Kexec => stock_kexec::load(scenario),
             _ => format!(
-                "must load kdraw load --target $dump {}\nstep status kdraw status --json\n",
+                "must load kdraw load --target $dump{} {}\nstep status kdraw status --json\n",
+                if scenario.identify_card {
+                    " --identify-card"
+                } else {
+                    ""
+                },
                 scenario.dump
             ),
         };

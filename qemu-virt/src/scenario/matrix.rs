@@ -17,6 +17,7 @@ struct Variant {
     cpu: &'static str,
     machine: &'static [&'static str],
     disk: DiskBus,
+    identify_card: bool,
     panic: Panic,
     panic_cpu: u32,
     plain: bool,
@@ -44,6 +45,7 @@ const BASE: Variant = Variant {
     cpu: "cortex-a72",
     machine: &[],
     disk: DiskBus::VirtioMmio,
+    identify_card: false,
     panic: Panic::Sysrq,
     panic_cpu: 0,
     plain: false,
@@ -127,6 +129,33 @@ const VARIANTS: &[Variant] = &[
         ..BASE
     },
     Variant {
+        name: "sdhci",
+        disk: DiskBus::Sdhci,
+        recover: true,
+        quick: &[Suite::Trixie],
+        ..BASE
+    },
+    Variant {
+        name: "sdhci-identify",
+        disk: DiskBus::Sdhci,
+        identify_card: true,
+        panic: Panic::Null,
+        panic_cpu: 1,
+        ..BASE
+    },
+    Variant {
+        name: "sdhci-sdma",
+        disk: DiskBus::SdhciSdma,
+        panic: Panic::IrqOff,
+        ..BASE
+    },
+    Variant {
+        name: "sdhci-pio",
+        disk: DiskBus::SdhciPio,
+        identify_card: true,
+        ..BASE
+    },
+    Variant {
         name: "stock-kexec",
         panic_cpu: 1,
         loader: Loader::Kexec,
@@ -173,6 +202,7 @@ impl Variant {
             cpu: self.cpu.into(),
             machine: self.machine.iter().map(|&option| option.into()).collect(),
             disk: self.disk,
+            identify_card: self.identify_card,
             fill: 256,
             panic: self.panic,
             panic_cpu: self.panic_cpu,

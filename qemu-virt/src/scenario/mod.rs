@@ -135,6 +135,9 @@ pub struct Scenario {
     #[arg(long, value_enum, default_value = "virtio-mmio")]
     #[serde(serialize_with = "as_debug")]
     pub disk: DiskBus,
+    /// On an SD card, have the payload identify it from scratch instead of taking it over.
+    #[arg(long)]
+    pub identify_card: bool,
     /// Memory that the guest fills before it panics, in MiB.
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     pub fill: u64,
@@ -278,6 +281,7 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
     let kernel = scenario.kernel()?;
     let disk = Disk::create(
         &place.file("dump.img"),
+        scenario.disk,
         scenario.mem + DUMP_SLACK_MIB,
         scenario.fill / 4,
         match scenario.recover {

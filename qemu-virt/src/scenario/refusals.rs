@@ -374,7 +374,7 @@ pub fn play(name: &str, dist: &Dist, place: &Place) -> Result<String> {
         .iter()
         .find(|case| case.name == name)
         .context("no such case")?;
-    let disk = Disk::create(&place.file("dump.img"), MEM_MIB + 64, 1, 0)?;
+    let disk = Disk::create(&place.file("dump.img"), case.disk, MEM_MIB + 64, 1, 0)?;
     if let Some(script) = case.earlier {
         let boot = boot(case, script, dist, place, &disk)?;
         boot.find("dump complete")
@@ -498,6 +498,7 @@ fn scenario(case: &Case) -> Scenario {
         cpu: "cortex-a72".into(),
         machine: Vec::new(),
         disk: case.disk,
+        identify_card: false,
         fill: 0,
         panic: Panic::Sysrq,
         panic_cpu: 0,
