@@ -1,13 +1,13 @@
 //! The crew: what the other CPUs do, and the first CPU's side of it.
 //!
-//! Each worker has a workplace, where tasks change hands ([`kdraw_pipeline::crew`]), and memory to
-//! read pages to. It waits for an event when it has nothing to do; the first CPU sends one with
-//! each task.
+//! Orders change hands in one office ([`kdraw_pipeline::crew`]); each worker has memory to read
+//! pages to. It waits for an event when it has nothing to do; the first CPU sends one with each
+//! order.
 
 use core::arch::asm;
 
-use kdraw_format::working_memory::{BENCH, CHUNK_RAW, MAX_WORKERS};
-use kdraw_pipeline::crew::{Foreman, Worker, Workplace};
+use kdraw_format::working_memory::{CHUNK_RAW, DESK, DESKS_EACH, MAX_WORKERS};
+use kdraw_pipeline::crew::{Desk, Foreman, Office, Turn, Worker};
 use kdraw_pipeline::lz4::Table;
 use kdraw_pipeline::task::{Scratch, Task};
 
@@ -22,17 +22,12 @@ use crate::unaligned::SingleAccess;
 /// emulated one or a host that is busy takes longer, and a worker that is given up is lost.
 const PATIENCE_US: u64 = 3_000_000;
 
-/// What a worker works with.
-struct Bench {
-    place: Workplace<Task>,
-    /// Where it reads pages to; there until it takes it.
-    raw: spin::Mutex<Option<&'static mut [u8]>>,
-}
+const _: () = assert!(size_of::<Desk<Task>>() <= DESK as usize);
 
-const _: () = assert!(size_of::<Bench>() <= BENCH as usize);
-
-static BENCHES: [spin::Once<&'static Bench>; MAX_WORKERS] =
-    [const { spin::Once::new() }; MAX_WORKERS];
+static OFFICE: spin::Once<Office<'static, Task>> = spin::Once::new();
+/// Where each worker reads pages to; there until it takes it.
+static RAW: [spin::Mutex<Option<&'static mut [u8]>>; MAX_WORKERS] =
+    [const { spin::Mutex::new(None) }; MAX_WORKERS];
 /// What all of them read.
 static EVIDENCE: spin::Once<Evidence> = spin::Once::new();
 
@@ -41,35 +36,33 @@ pub fn show(evidence: Evidence) -> &'static Evidence {
     EVIDENCE.call_once(|| evidence)
 }
 
+/// Makes an office for so many workers, before there are any.
+pub fn open(workers: usize, arena: &mut Arena) {
+    let desks = core::iter::from_fn(|| arena.keep(Desk::new()));
+    let desks = desks.take(workers.saturating_mul(DESKS_EACH));
+    OFFICE.call_once(|| Office::new(desks));
+}
+
 /// Gives a worker its memory; false if there is none.
 pub fn furnish(worker: usize, arena: &mut Arena) -> bool {
-    let Some(raw) = arena.bytes(CHUNK_RAW as usize) else {
+    let (Some(place), Some(raw)) = (RAW.get(worker), arena.bytes(CHUNK_RAW as usize)) else {
         return false;
     };
-    let bench = Bench {
-        place: Workplace::new(),
-        raw: spin::Mutex::new(Some(raw)),
-    };
-    match (arena.keep(bench), BENCHES.get(worker)) {
-        (Some(bench), Some(place)) => core::ptr::eq(*place.call_once(|| bench), bench),
-        _ => false,
-    }
+    *place.lock() = Some(raw);
+    true
 }
 
-fn bench(worker: usize) -> Option<&'static Bench> {
-    BENCHES.get(worker)?.get().copied()
-}
-
-/// The first CPU's side of the workers that are here.
-pub fn foreman() -> Foreman<'static, Task> {
-    let here = smp::arrived().filter_map(|worker| Some(&bench(worker)?.place));
-    Foreman::new(here, &Counter, PATIENCE_US, wake)
+/// The first CPU's side of the workers that are here; `None` if there never were any.
+pub fn foreman() -> Option<Foreman<'static, Task>> {
+    let office = OFFICE.get()?;
+    let here = smp::arrived();
+    Some(Foreman::new(office, here, &Counter, PATIENCE_US, wake))
 }
 
 /// Tells that a worker will not answer any more.
 pub fn died(worker: usize) {
-    if let Some(bench) = bench(worker) {
-        bench.place.died();
+    if let Some(office) = OFFICE.get() {
+        office.died(worker);
     }
 }
 
@@ -78,11 +71,11 @@ pub fn died(worker: usize) {
 /// A symbol of its own, which tests find.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn kdraw_work(worker: usize) -> ! {
-    let (Some(bench), Some(evidence)) = (bench(worker), EVIDENCE.get()) else {
+pub extern "C" fn kdraw_work(number: usize) -> ! {
+    let (Some(office), Some(evidence)) = (OFFICE.get(), EVIDENCE.get()) else {
         entry::park()
     };
-    let Some(raw) = bench.raw.lock().take() else {
+    let Some(raw) = RAW.get(number).and_then(|place| place.lock().take()) else {
         entry::park()
     };
     let mut table = Table::new();
@@ -90,12 +83,14 @@ pub extern "C" fn kdraw_work(worker: usize) -> ! {
         raw,
         table: &mut table,
     };
-    let mut worker = Worker::at(&bench.place);
+    let mut worker = Worker::at(office, number);
     loop {
-        if !worker.work(|task| task.run::<SingleAccess>(&mut scratch, evidence)) {
+        match worker.work(|task| task.run::<SingleAccess>(&mut scratch, evidence)) {
+            Turn::Worked => {}
             // An event that was sent since the look at the desks is not lost: it ends this at
             // once (Arm ARM D1.6.1).
-            aarch64_cpu::asm::wfe();
+            Turn::Idle => aarch64_cpu::asm::wfe(),
+            Turn::Dismissed => entry::park(),
         }
     }
 }

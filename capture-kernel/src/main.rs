@@ -40,7 +40,7 @@ use kdraw_format::black_box::BLACK_BOX_CHUNK;
 use kdraw_format::checksum::Checksum;
 use kdraw_format::chunk::Kind;
 use kdraw_format::slot::{Epitaph, EpitaphKind, SlotHeader};
-use kdraw_format::working_memory::{CHUNK_STORED, NOTES, stored_buffers};
+use kdraw_format::working_memory::{CHUNK_STORED, NOTES, STORED_MORE, stored_buffers};
 use kdraw_linux::elfcorehdr::{ElfCoreHdr, ElfCoreHdrError};
 use kdraw_linux::notes::merge_notes;
 use kdraw_pipeline::dump::{Dump, Ending, choose_slot, write_journal};
@@ -188,6 +188,8 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         };
         if dump.superblock().plain_core().is_none() {
             cpus = smp::start(&machine, entry, workers, &mut arena);
+            let more = cpus.working.saturating_sub(1).saturating_mul(STORED_MORE);
+            dump.give_buffers(buffers(&mut arena).take(more));
             say!("{} of {} CPUs", cpus.working, cpus.present);
         }
         (pages, cpus)

@@ -9,13 +9,14 @@ use kdraw_format::working_memory::CHUNK_RAW;
 use kdraw_linux::classify::{DumpLevel, PageClass};
 use kdraw_linux::elfcorehdr::MAX_RANGES;
 use kdraw_pipeline::assembly::{Assembly, Recipe};
+use kdraw_pipeline::crew::Nobody;
 use kdraw_pipeline::dump::{Dump, PagesEnded};
 use kdraw_pipeline::fit;
 use kdraw_pipeline::lz4::Table;
 use kdraw_pipeline::marks::Marks;
 use kdraw_pipeline::partition::TargetError;
 use kdraw_pipeline::plain::{Core, Kernel};
-use kdraw_pipeline::ports::{Crew as _, Deadline};
+use kdraw_pipeline::ports::{Crew, Deadline};
 use kdraw_pipeline::task::{Scratch, Task};
 use kdraw_pipeline::worth::{self, Census, Found};
 
@@ -131,8 +132,12 @@ impl Pages<'_> {
             table: &mut table,
         };
         let mut work = |task: &mut Task| task.run::<SingleAccess>(&mut scratch, evidence);
-        let mut crew = crew::foreman();
-        let mut assembly = Assembly::new(dump, &mut crew, &mut work, Recipe { codec, deadline });
+        let (mut foreman, mut nobody) = (crew::foreman(), Nobody);
+        let crew: &mut dyn Crew<Task> = match &mut foreman {
+            Some(foreman) => foreman,
+            None => &mut nobody,
+        };
+        let mut assembly = Assembly::new(dump, &mut *crew, &mut work, Recipe { codec, deadline });
         let wanted = worth::kept_at(DumpLevel::new(plan.level).unwrap_or(DumpLevel::ALL_PAGES));
         let left_out = fit::left_out(&pages, &mut assembly, wanted)?;
         if !left_out.is_empty() {

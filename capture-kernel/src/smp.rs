@@ -135,6 +135,7 @@ pub fn start(machine: &Machine<'_>, entry: &EntryState, workers: usize, arena: &
     let mut asked = candidates(machine, entry.mpidr & AFFINITY);
     let seats = asked.len().min(workers);
     let seats = (0..seats).take_while(|&seat| furnish(seat, arena)).count();
+    crew::open(seats, arena);
     let deadline = Counter.deadline(PATIENCE_US);
     let mut taken = 0;
     while taken < seats && !deadline.passed(&Counter) {

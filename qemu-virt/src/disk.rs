@@ -112,16 +112,6 @@ impl Disk {
         )
     }
 
-    /// Makes the image as it was when it was copied.
-    pub fn restore(&self) -> Result<()> {
-        let _ = fs::remove_file(&self.path);
-        run::quiet(
-            Command::new("cp")
-                .arg("--sparse=always")
-                .args([&self.before, &self.path]),
-        )
-    }
-
     /// Copies the image as it is now, to be changed apart from this one.
     pub fn copy_to(&self, path: &Path) -> Result<Self> {
         let _ = fs::remove_file(path);

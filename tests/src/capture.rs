@@ -11,9 +11,9 @@ use kdraw_format::memory_map::{Fate, MapEntry};
 use kdraw_format::plan::Target;
 use kdraw_format::records::RecordWriter;
 use kdraw_format::slot::SlotHeader;
-use kdraw_format::working_memory::CHUNK_RAW;
+use kdraw_format::working_memory::{CHUNK_RAW, DESKS_EACH};
 use kdraw_pipeline::assembly::{Assembly, Recipe};
-use kdraw_pipeline::crew::{Foreman, Worker, Workplace};
+use kdraw_pipeline::crew::{Desk, Foreman, Office, Turn, Worker};
 use kdraw_pipeline::dump::{Dump, Ending, PagesEnded, choose_slot, write_journal};
 use kdraw_pipeline::lz4::{Portable, Table};
 use kdraw_pipeline::partition::{Partition, TargetError};
@@ -165,13 +165,18 @@ impl Capture {
             let core = Core::begin(dump, place, ranges(), &kernel, false)?;
             return core.write(dump, &self.memory, deadline());
         }
-        let places: Vec<Workplace<Task>> = self.workers.iter().map(|_| Workplace::new()).collect();
+        let desks: Vec<_> = (0..DESKS_EACH * self.workers.len())
+            .map(|_| Desk::new())
+            .collect();
+        let office = Office::new(&desks);
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            for (place, diligence) in places.iter().zip(&self.workers) {
-                scope.spawn(|| self.other_cpu(place, *diligence, &over));
+            for number in 0..self.workers.len() {
+                let (office, over) = (&office, &over);
+                scope.spawn(move || self.other_cpu(office, number, over));
             }
-            let mut crew = Foreman::new(&places, clock, PATIENCE_US, || {});
+            let here = 0..self.workers.len();
+            let mut crew = Foreman::new(&office, here, clock, PATIENCE_US, || {});
             let ended = self.page_chunks(dump, &mut crew, deadline());
             over.store(true, Ordering::Relaxed);
             ended
@@ -203,13 +208,14 @@ impl Capture {
         assembly.finish()
     }
 
-    fn other_cpu(&self, place: &Workplace<Task>, diligence: Diligence, over: &AtomicBool) {
+    fn other_cpu(&self, office: &Office<'_, Task>, number: usize, over: &AtomicBool) {
+        let diligence = self.workers[number];
         let (mut raw, mut table) = (vec![0; CHUNK_RAW as usize], Table::new());
         let mut scratch = Scratch {
             raw: &mut raw,
             table: &mut table,
         };
-        let mut worker = Worker::at(place);
+        let mut worker = Worker::at(office, number);
         let mut done = 0;
         while !over.load(Ordering::Relaxed) {
             let worked = worker.work(|task| {
@@ -219,7 +225,7 @@ impl Capture {
                 task.run::<Portable>(&mut scratch, &self.memory);
                 done += 1;
             });
-            if !worked {
+            if worked != Turn::Worked {
                 thread::yield_now();
             }
         }

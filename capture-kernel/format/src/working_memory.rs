@@ -15,8 +15,11 @@ pub const CHUNK_RAW: u64 = 256 << 10;
 pub const CHUNK_STORED: u64 = 264 << 10;
 /// Bytes of a worker's stack. The compressor's table takes half of it.
 pub const WORKER_STACK: u64 = 64 << 10;
-/// Bytes of the place where a worker gets its tasks, at the most.
-pub const BENCH: u64 = 16 << 10;
+/// Places for an order to wait or be done on, for each worker: enough small orders to last while
+/// the first CPU does a large one itself.
+pub const DESKS_EACH: usize = 8;
+/// Bytes of such a place, at the most.
+pub const DESK: u64 = 4 << 10;
 /// Bytes of a worker's stack for exceptions.
 pub const WORKER_FAULT_STACK: u64 = 8 << 10;
 /// The most CPUs that work beside the first one. More would wait for the device.
@@ -31,7 +34,8 @@ const COMPRESSING: u64 = CHUNK_RAW + STORED_EACH as u64 * CHUNK_STORED;
 /// What one CPU needs that works alone, in bytes, but for the bitmap.
 const ONE_CPU: u64 = NOTES + COMPRESSING + STORED_IN_FLIGHT as u64 * CHUNK_STORED;
 /// What each worker needs, in bytes: two unmapped frames guard its stacks.
-pub const WORKER: u64 = COMPRESSING + BENCH + WORKER_STACK + WORKER_FAULT_STACK + 2 * FRAME_SIZE;
+pub const WORKER: u64 =
+    COMPRESSING + DESKS_EACH as u64 * DESK + WORKER_STACK + WORKER_FAULT_STACK + 2 * FRAME_SIZE;
 
 /// Bytes of working memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,10 @@ pub const fn memory_needed(cpus: u64, ram: u64) -> MemoryNeed {
         wanted: least.saturating_add(workers_wanted(cpus).saturating_mul(WORKER)),
     }
 }
+
+/// How many buffers of [`CHUNK_STORED`] bytes each worker gets beyond those, as long as there is
+/// memory: other CPUs go on while the device, or the first CPU, takes its time.
+pub const STORED_MORE: usize = 4;
 
 /// How many buffers of [`CHUNK_STORED`] bytes there are to be with `workers` CPUs beside the first.
 pub const fn stored_buffers(workers: usize) -> usize {

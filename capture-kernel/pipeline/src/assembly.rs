@@ -1,10 +1,10 @@
 //! Where chunks of pages are made and written: the first CPU's loop.
 //!
 //! Pieces of memory come in, in order of worth; as soon as there are enough for a chunk they
-//! become a task. Other CPUs take tasks as long as they have room for one, the first CPU does the
-//! rest itself. What is done is sealed and written in the order in which it is done, so that no
-//! CPU ever waits for another: a chunk may stand behind as many less valuable ones as there are
-//! tasks in the making, no more.
+//! become an order. Other CPUs do them; while they have enough to do, the first CPU does one
+//! itself. What is done is sealed and written in the order in which it is done, so that no CPU
+//! ever waits for another: a chunk may stand behind as many less valuable ones as there are orders
+//! on the way, no more.
 //!
 //! Chunks without data, of frames that are told by their runs alone, are not written one by one:
 //! their runs are gathered.
@@ -16,7 +16,7 @@ use kdraw_format::slot::SlotHeader;
 
 use crate::dump::{Dump, PagesEnded};
 use crate::partition::TargetError;
-use crate::ports::{Crew, Deadline, DeviceError, DmaBuffer};
+use crate::ports::{Crew, Deadline, DeviceError, DmaBuffer, Task as _};
 use crate::task::{Order, Piece, Product, Task, append};
 
 /// How chunks are made.
@@ -38,7 +38,7 @@ pub struct Assembly<'d, 'p, 'a> {
     order: Order,
     /// Runs without data that are not written yet.
     told: heapless::Vec<Run, MAX_RUNS>,
-    /// Tasks that other CPUs have.
+    /// Orders that other CPUs have.
     given: usize,
     ended: Option<PagesEnded>,
 }
@@ -56,7 +56,7 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
             crew,
             work,
             recipe,
-            order: Order::default(),
+            order: Order::new(recipe.codec),
             told: heapless::Vec::new(),
             given: 0,
             ended: None,
@@ -90,13 +90,19 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
         self.tell_all()
     }
 
-    /// Ends the pages, when every task has come back.
+    /// Ends the pages, when every order has been done.
     ///
     /// # Errors
     /// The outer error is the device's; the inner tells why not everything was written.
     pub fn finish(mut self) -> Result<Result<(), PagesEnded>, TargetError> {
         self.begin()?;
         while self.given > 0 {
+            if let Some(order) = self.crew.take_back() {
+                self.given = self.given.saturating_sub(1);
+                if self.ended.is_none() {
+                    self.do_it(order)?;
+                }
+            }
             self.collect()?;
             core::hint::spin_loop();
         }
@@ -109,15 +115,22 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
         self.dump.room()
     }
 
+    /// An order of no frames yet.
+    pub(crate) const fn order(&self) -> Order {
+        Order::new(self.recipe.codec)
+    }
+
     /// How many bytes of stream an order would take; it is done and not written.
     ///
     /// # Errors
     /// What the device failed with.
     pub(crate) fn measure(&mut self, order: Order) -> Result<u64, TargetError> {
-        let mut task = Task::new(order, self.recipe.codec, self.buffer()?);
+        let mut task = Task::new(order, self.buffer()?);
         (self.work)(&mut task);
         let (buffer, product) = task.done()?;
-        self.dump.partition.release(buffer);
+        if let Some(buffer) = buffer {
+            self.dump.partition.release(buffer);
+        }
         Ok(product.body.map_or(0, |body| body.chunk_len() as u64))
     }
 
@@ -130,9 +143,9 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
         Ok(self.dump.header())
     }
 
-    /// Makes a task of what was taken.
+    /// Has what was taken done.
     fn begin(&mut self) -> Result<(), TargetError> {
-        let order = core::mem::take(&mut self.order);
+        let order = core::mem::replace(&mut self.order, Order::new(self.recipe.codec));
         if order.is_empty() || self.ended.is_some() {
             return Ok(());
         }
@@ -140,23 +153,51 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
             self.ended = Some(PagesEnded::OutOfTime);
             return Ok(());
         }
+        self.supply()?;
         self.get_done(order)?;
         self.collect()
     }
 
-    /// Has an order done, by whoever has time.
-    fn get_done(&mut self, order: Order) -> Result<(), TargetError> {
-        let mut task = Task::new(order, self.recipe.codec, self.buffer()?);
-        // The last buffer stays here, so that this CPU can go on whatever the others do.
-        if self.dump.partition.has_buffers() {
-            task = match self.crew.offer(task) {
+    /// Gives the other CPUs all buffers but the last: so this CPU can go on whatever they do.
+    fn supply(&mut self) -> Result<(), TargetError> {
+        while let Some(buffer) = self.dump.partition.free_buffer()? {
+            let last = !self.dump.partition.has_buffers();
+            let back = match last {
+                true => Some(buffer),
+                false => self.crew.supply(buffer).err(),
+            };
+            if let Some(buffer) = back {
+                self.dump.partition.release(buffer);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has an order done, by whoever has time. This CPU does one if the others have enough to do
+    /// meanwhile, buffers included: they must not wait for it.
+    fn get_done(&mut self, mut order: Order) -> Result<(), TargetError> {
+        let deadline = self.dump.partition.patience();
+        loop {
+            order = match self.crew.offer(order) {
                 Ok(()) => {
                     self.given = self.given.saturating_add(1);
                     return Ok(());
                 }
-                Err(task) => task,
+                Err(order) => order,
             };
+            if self.crew.is_provided() || deadline.passed(self.dump.partition.clock()) {
+                return self.do_it(order);
+            }
+            self.collect()?;
+            self.supply()?;
+            core::hint::spin_loop();
         }
+    }
+
+    /// Does an order on this CPU.
+    fn do_it(&mut self, order: Order) -> Result<(), TargetError> {
+        let mut task = Task::new(order, self.buffer()?);
         (self.work)(&mut task);
         self.put(task)
     }
@@ -165,7 +206,8 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
     fn buffer(&mut self) -> Result<DmaBuffer, TargetError> {
         let deadline = self.dump.partition.patience();
         loop {
-            if let Some(buffer) = self.dump.partition.free_buffer()? {
+            let free = self.dump.partition.free_buffer()?;
+            if let Some(buffer) = free.or_else(|| self.crew.spare()) {
                 return Ok(buffer);
             }
             self.collect_done()?;
@@ -181,7 +223,7 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
         self.collect_done()?;
         while let Some(order) = self.crew.overdue() {
             self.given = self.given.saturating_sub(1);
-            self.get_done(order)?;
+            self.do_it(order)?;
         }
         Ok(())
     }
@@ -197,6 +239,9 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
     /// Writes what a task made.
     fn put(&mut self, task: Task) -> Result<(), TargetError> {
         let (buffer, product) = task.done()?;
+        let Some(buffer) = buffer else {
+            return self.tell(&product);
+        };
         if product.body.is_none() {
             self.dump.partition.release(buffer);
             return self.tell(&product);

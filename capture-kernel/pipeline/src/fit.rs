@@ -12,7 +12,7 @@ use kdraw_linux::memory::PhysMem;
 
 use crate::assembly::Assembly;
 use crate::partition::TargetError;
-use crate::task::{Order, Piece, TASK_FRAMES};
+use crate::task::{Piece, TASK_FRAMES};
 use crate::worth::{Evidence, class_of};
 
 /// Chunks that are packed of each class.
@@ -82,7 +82,7 @@ fn estimate<M: PhysMem>(
     };
     let frames = census.frames(class);
     let stride = frames / SAMPLES;
-    let mut order = Order::default();
+    let mut order = assembly.order();
     let (mut at, mut next) = (0u64, 0u64);
     let (mut packed, mut bytes) = (0u64, 0u64);
     for range in evidence.ranges {
@@ -106,7 +106,8 @@ fn estimate<M: PhysMem>(
                     .saturating_add(before.saturating_sub(piece.frames));
                 if order.is_full() {
                     packed = packed.saturating_add(order.frames());
-                    bytes = bytes.saturating_add(assembly.measure(core::mem::take(&mut order))?);
+                    let full = core::mem::replace(&mut order, assembly.order());
+                    bytes = bytes.saturating_add(assembly.measure(full)?);
                     next = next.saturating_add(stride);
                 }
             }

@@ -165,34 +165,55 @@ pub trait BlockDevice {
     }
 }
 
-/// Work that another CPU can do: it owns its buffers, and doing it is computation over evidence
+/// Work that another CPU can do: it owns its buffer, and doing it is computation over evidence
 /// that is only read.
-pub trait Task: Send {
-    /// What it takes to do it again with other buffers.
-    type Order: Send;
+pub trait Task: Send + Sized {
+    /// What is to be done; it can be done again with another buffer.
+    type Order: Clone + Send;
+    /// What it is done in.
+    type Buffer: Send;
 
-    /// What it takes to do it again.
-    fn order(&self) -> Self::Order;
+    /// A task to be done.
+    fn new(order: Self::Order, buffer: Self::Buffer) -> Self;
+
+    /// Takes the buffer of a task that is done, if what was made does not lie in it.
+    fn unused(&mut self) -> Option<Self::Buffer>;
 }
 
-/// Other CPUs that work on tasks. No method waits.
+/// Other CPUs that work. No method waits.
 ///
-/// Each task that was handed over comes back exactly once: done from [`Crew::collect`], or as
-/// its order from [`Crew::overdue`]; then its buffers are lost.
+/// Each order that was handed over comes back exactly once: done from [`Crew::collect`], or as it
+/// is from [`Crew::take_back`] or [`Crew::overdue`].
 pub trait Crew<T: Task> {
     /// How many workers there are that have not been given up; 0 on one CPU.
     fn workers(&self) -> usize;
 
-    /// Hands a task to a worker.
+    /// Hands over a buffer for any worker to work in. It comes back in a task that is done, or
+    /// from [`Crew::spare`], or is lost with a worker.
     ///
     /// # Errors
-    /// The task comes back if no worker takes one now.
-    fn offer(&mut self, task: T) -> Result<(), T>;
+    /// The buffer comes back if there is no use for it now.
+    fn supply(&mut self, buffer: T::Buffer) -> Result<(), T::Buffer>;
 
-    /// Takes a finished task, if there is one.
+    /// Takes a buffer that no worker has, if there is one.
+    fn spare(&mut self) -> Option<T::Buffer>;
+
+    /// Whether each worker finds a buffer for a further order. If not, they soon wait.
+    fn is_provided(&self) -> bool;
+
+    /// Hands over an order.
+    ///
+    /// # Errors
+    /// The order comes back if the workers have enough to do.
+    fn offer(&mut self, order: T::Order) -> Result<(), T::Order>;
+
+    /// Takes a task that is done, if there is one.
     fn collect(&mut self) -> Option<T>;
 
-    /// Gives up a worker that has been silent for too long, and returns one of its tasks' orders
-    /// for somebody else to do again; `None` if there is none.
+    /// Takes back the oldest order that no worker has begun, if there is one.
+    fn take_back(&mut self) -> Option<T::Order>;
+
+    /// Gives up a worker that is dead or has been silent for too long, and returns its order for
+    /// somebody else to do again; `None` if there is none.
     fn overdue(&mut self) -> Option<T::Order>;
 }

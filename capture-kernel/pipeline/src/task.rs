@@ -51,14 +51,24 @@ impl Piece {
 /// Runs of at most [`TASK_FRAMES`] frames.
 pub type Runs = heapless::Vec<Run, TASK_FRAMES>;
 
-/// Which frames a chunk is to hold.
-#[derive(Clone, Debug, Default)]
+/// Which frames a chunk is to hold, and how.
+#[derive(Clone, Debug)]
 pub struct Order {
     pieces: Runs,
     frames: usize,
+    codec: Codec,
 }
 
 impl Order {
+    /// An order of no frames yet.
+    pub const fn new(codec: Codec) -> Self {
+        Self {
+            pieces: Runs::new(),
+            frames: 0,
+            codec,
+        }
+    }
+
     /// How many frames it has.
     pub fn frames(&self) -> u64 {
         self.frames as u64
@@ -135,46 +145,48 @@ pub struct Product {
 #[derive(Debug)]
 pub struct Task {
     order: Order,
-    codec: Codec,
-    /// Where the chunk is made; of [`CHUNK_STORED`] bytes.
-    buffer: DmaBuffer,
+    /// Where the chunk is made; of [`CHUNK_STORED`] bytes. `None` once it was taken away.
+    buffer: Option<DmaBuffer>,
     /// What was made; `None` before it was done.
     product: Option<Result<Product, ChunkError>>,
 }
 
 impl ports::Task for Task {
     type Order = Order;
+    type Buffer = DmaBuffer;
 
-    fn order(&self) -> Order {
-        self.order.clone()
-    }
-}
-
-impl Task {
-    /// A task to be done.
-    pub fn new(order: Order, codec: Codec, buffer: DmaBuffer) -> Self {
+    fn new(order: Order, buffer: DmaBuffer) -> Self {
         Self {
             order,
-            codec,
-            buffer,
+            buffer: Some(buffer),
             product: None,
         }
     }
 
+    fn unused(&mut self) -> Option<DmaBuffer> {
+        match &self.product {
+            Some(Ok(product)) if product.body.is_none() => self.buffer.take(),
+            _ => None,
+        }
+    }
+}
+
+impl Task {
     /// Does it.
     pub fn run<U: Unaligned>(&mut self, scratch: &mut Scratch<'_>, memory: &impl PhysMem) {
-        let bytes = &mut *self.buffer.bytes;
-        self.product = Some(match self.codec {
+        let bytes = self.buffer.as_mut().map(|buffer| &mut *buffer.bytes);
+        let bytes = bytes.unwrap_or_default();
+        self.product = Some(match self.order.codec {
             Codec::Raw => store(&self.order, bytes, memory),
             Codec::Lz4 => pack::<U>(&self.order, bytes, scratch, memory),
         });
     }
 
-    /// The buffer and what was made in it.
+    /// The buffer, if it was not taken away, and what was made.
     ///
     /// # Errors
     /// [`ChunkError`] if the chunk did not fit the buffer, or was never made: defects both.
-    pub fn done(self) -> Result<(DmaBuffer, Product), ChunkError> {
+    pub fn done(self) -> Result<(Option<DmaBuffer>, Product), ChunkError> {
         let product = self.product.unwrap_or(Err(ChunkError::TooLarge))?;
         Ok((self.buffer, product))
     }

@@ -10,7 +10,7 @@ use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::translate::VirtMem;
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 use kdraw_pipeline::assembly::{Assembly, Recipe};
-use kdraw_pipeline::crew::{Foreman, Workplace};
+use kdraw_pipeline::crew::Nobody;
 use kdraw_pipeline::dump::{Dump, Ending, choose_slot};
 use kdraw_pipeline::lz4::{Portable, Table};
 use kdraw_pipeline::marks::Marks;
@@ -53,13 +53,12 @@ fn dumped(kernel: &Kernel) -> Vec<Option<Class>> {
         table: &mut table,
     };
     let mut work = |task: &mut Task| task.run::<Portable>(&mut scratch, &kernel.ram);
-    let nobody: [Workplace<Task>; 0] = [];
-    let mut crew = Foreman::new(&nobody, &clock, 0, || {});
+    let mut nobody = Nobody;
     let recipe = Recipe {
         codec: Codec::Raw,
         deadline: clock.deadline(u64::MAX),
     };
-    let mut assembly = Assembly::new(&mut dump, &mut crew, &mut work, recipe);
+    let mut assembly = Assembly::new(&mut dump, &mut nobody, &mut work, recipe);
     let mut marks = vec![0; Marks::len(&ranges)];
     let marks = Marks::new(&ranges, &mut marks);
     assert!(marks.is_some());

@@ -14,7 +14,7 @@ use kdraw_format::layout::BLOCK;
 use kdraw_format::working_memory::{CHUNK_RAW, CHUNK_STORED};
 use kdraw_linux::memory::{PhysMem, Unreadable};
 use kdraw_pipeline::lz4::{Portable, Table};
-use kdraw_pipeline::ports::DmaBuffer;
+use kdraw_pipeline::ports::{DmaBuffer, Task as _};
 use kdraw_pipeline::task::{Order, Piece, Product, Scratch, TASK_FRAMES, Task};
 
 /// Chunks in a sample, at most: 24 MiB of pages.
@@ -48,13 +48,12 @@ impl Packing {
     }
 
     fn try_within(time: Duration, memory: &impl PhysMem, pages: &[Frames], codec: Codec) -> Self {
-        let orders = sample(pages);
+        let orders = sample(pages, codec);
         let mut packer = Packer {
             memory: Timed {
                 memory,
                 reading: Cell::default(),
             },
-            codec,
             table: Box::new(Table::new()),
             raw: vec![0; CHUNK_RAW as usize],
             buffer: None,
@@ -99,14 +98,14 @@ impl Packing {
 }
 
 /// Cuts runs of frames into chunks, as the payload does, and returns those of the sample.
-fn sample(pages: &[Frames]) -> Vec<Order> {
+fn sample(pages: &[Frames], codec: Codec) -> Vec<Order> {
     let frames = pages.iter().map(|(_, frames)| *frames);
     let frames = frames.fold(0, u64::saturating_add);
     let step = frames.div_ceil(TASK_FRAMES as u64).div_ceil(CHUNKS).max(1);
     let (mut sample, mut number) = (Vec::new(), 0u64);
-    let mut order = Order::default();
+    let mut order = Order::new(codec);
     let mut end = |order: &mut Order| {
-        let order = std::mem::take(order);
+        let order = std::mem::replace(order, Order::new(codec));
         if number.is_multiple_of(step) && !order.is_empty() {
             sample.push(order);
         }
@@ -147,7 +146,6 @@ impl<M: PhysMem> PhysMem for Timed<'_, M> {
 
 struct Packer<'m, M> {
     memory: Timed<'m, M>,
-    codec: Codec,
     table: Box<Table>,
     raw: Vec<u8>,
     buffer: Option<DmaBuffer>,
@@ -165,13 +163,13 @@ impl<M: PhysMem> Packer<'_, M> {
             raw: &mut self.raw,
             table: &mut self.table,
         };
-        let mut task = Task::new(order.clone(), self.codec, buffer);
+        let mut task = Task::new(order.clone(), buffer);
         let (began, read_before) = (Instant::now(), self.memory.reading.get());
         task.run::<Portable>(&mut scratch, &self.memory);
         let reading = self.memory.reading.get().saturating_sub(read_before);
         let working = began.elapsed().saturating_sub(reading);
         if let Ok((buffer, product)) = task.done() {
-            self.buffer = Some(buffer);
+            self.buffer = buffer;
             self.found.add(&product, working);
         }
     }
@@ -231,7 +229,7 @@ mod tests {
     #[test]
     fn a_sample_is_whole_chunks_evenly_spread() {
         let frames = |kept: &[Frames]| -> Vec<u64> {
-            let orders = sample(kept);
+            let orders = sample(kept, Codec::Raw);
             orders.iter().map(Order::frames).collect()
         };
         let full = TASK_FRAMES as u64;

@@ -61,6 +61,7 @@ pub struct Prepared<'a> {
     scenario: Scenario,
     kernel: Kernel,
     place: Place,
+    /// As it is before each run.
     disk: Disk,
     initramfs: PathBuf,
 }
@@ -121,29 +122,42 @@ impl Prepared<'_> {
 
     /// Runs the row once.
     pub fn run(&self) -> Result<Sample> {
-        self.disk.restore()?;
-        let sample = self.capture();
+        let disk = self.fresh_disk()?;
+        let sample = self.capture(&disk);
         // Room for the others; the next run makes both anew.
-        std::fs::remove_file(&self.disk.path)?;
+        std::fs::remove_file(&disk.path)?;
         let _ = std::fs::remove_file(self.place.ram());
         sample.with_context(|| format!("the console is in {}", self.place.console().display()))
     }
 
-    /// Runs the row once and leaves the disk with the dump; returns where.
+    /// Runs the row once and leaves the disk with the dump; returns where, until this is dropped.
     pub fn run_and_keep(&self) -> Result<PathBuf> {
-        self.disk.restore()?;
-        self.capture()?;
+        let disk = self.fresh_disk()?;
+        self.capture(&disk)?;
         let _ = std::fs::remove_file(self.place.ram());
-        Ok(self.disk.path.clone())
+        Ok(disk.path)
     }
 
-    fn capture(&self) -> Result<Sample> {
+    /// Returns a disk for one run, in memory and with all its blocks there: to find them when they
+    /// are written costs the host as much as a CPU of the guest.
+    fn fresh_disk(&self) -> Result<Disk> {
+        let disk = self.disk.copy_to(&self.place.disk_in_memory())?;
+        let size = std::fs::metadata(&disk.path)?.len();
+        run::quiet(
+            Command::new("fallocate")
+                .args(["--length", &size.to_string()])
+                .arg(&disk.path),
+        )?;
+        Ok(disk)
+    }
+
+    fn capture(&self, disk: &Disk) -> Result<Sample> {
         let command_line = self.scenario.command_line();
         let mut machine = scenario::machine(
             &self.scenario,
             &self.kernel,
             &self.place,
-            &self.disk,
+            disk,
             &self.initramfs,
             &command_line,
         );
@@ -163,7 +177,7 @@ impl Prepared<'_> {
         )?;
         let mut sample = Sample::new();
         match self.row.tool {
-            Tool::Kdraw(options) => self.by_kdraw(options, &boot, &mut sample)?,
+            Tool::Kdraw(options) => self.by_kdraw(options, &boot, disk, &mut sample)?,
             Tool::Kdump(_) => by_kdump(&boot, &mut sample)?,
         }
         if let Some(counted) = count.counted {
@@ -180,7 +194,13 @@ impl Prepared<'_> {
     }
 
     /// Reads what kdraw left.
-    fn by_kdraw(&self, asked: DumpOptions, boot: &Boot, sample: &mut Sample) -> Result<()> {
+    fn by_kdraw(
+        &self,
+        asked: DumpOptions,
+        boot: &Boot,
+        disk: &Disk,
+        sample: &mut Sample,
+    ) -> Result<()> {
         let panic = boot.panic_line().context("the kernel did not panic")?;
         let payload = boot.payload();
         let Some(last) = payload.last() else {
@@ -192,10 +212,10 @@ impl Prepared<'_> {
         let info = run::output(
             Command::new(&self.dist.kdraw)
                 .args(["info", "--json"])
-                .arg(&self.disk.path),
+                .arg(&disk.path),
         )?;
         let info: serde_json::Value = serde_json::from_str(&info)?;
-        let header = unfinished::header(&self.disk)?;
+        let header = unfinished::header(disk)?;
         if (header.outcome, header.level) != (Outcome::Complete, asked.level)
             || !header.left_out.is_empty()
         {

@@ -61,6 +61,12 @@ impl Place {
         &self.ram
     }
 
+    /// Returns where a disk's image lies beside the RAM: writing it costs the host's CPUs least
+    /// there.
+    pub fn disk_in_memory(&self) -> PathBuf {
+        self.ram.with_extension("disk")
+    }
+
     /// Returns the folder for QEMU's sockets.
     pub fn sockets(&self) -> &Path {
         &self.sockets
@@ -97,11 +103,12 @@ impl Drop for Place {
         if !self.keep_ram {
             let _ = std::fs::remove_file(&self.ram);
         }
+        let _ = std::fs::remove_file(self.disk_in_memory());
         let _ = std::fs::remove_dir_all(&self.sockets);
     }
 }
 
-/// Removes the RAM files of runs that were killed.
+/// Removes the RAM and disk files of runs that were killed.
 fn remove_stale(shm: &Path) {
     for path in run::entries(shm).unwrap_or_default() {
         let name = path
@@ -109,6 +116,7 @@ fn remove_stale(shm: &Path) {
             .and_then(|name| name.to_str())
             .unwrap_or_default();
         let process = name.strip_prefix(PREFIX);
+        let process = process.and_then(|process| process.split('.').next());
         if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
             let _ = std::fs::remove_file(&path);
         }
