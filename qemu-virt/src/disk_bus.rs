@@ -16,6 +16,9 @@ pub enum DiskBus {
     SdhciSdma,
     /// The same behind a host whose capabilities have no DMA.
     SdhciPio,
+    /// An eMMC device behind such a host, by ADMA2. Not every QEMU has one to plug in: 11.1 does,
+    /// 10.0 only has it soldered on.
+    Emmc,
 }
 
 /// The least size of an SD card's image. Those of more than 2 GiB are addressed in blocks, as are
@@ -34,6 +37,7 @@ impl DiskBus {
             Self::SdhciSdma => &["sdhci-pci,capareg=0x056034b4", "sd-card,drive=disk"],
             // And less bit 22, SDMA.
             Self::SdhciPio => &["sdhci-pci,capareg=0x052034b4", "sd-card,drive=disk"],
+            Self::Emmc => &["sdhci-pci", "emmc,drive=disk"],
         }
     }
 
@@ -42,7 +46,9 @@ impl DiskBus {
         match self {
             Self::VirtioMmio | Self::VirtioPci => &["virtio_mmio", "virtio_pci", "virtio_blk"],
             Self::Nvme => &["nvme"],
-            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio => &["sdhci_pci", "mmc_block"],
+            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio | Self::Emmc => {
+                &["sdhci_pci", "mmc_block"]
+            }
         }
     }
 
@@ -51,7 +57,7 @@ impl DiskBus {
         match self {
             Self::VirtioMmio | Self::VirtioPci => "/dev/vda",
             Self::Nvme => "/dev/nvme0n1p",
-            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio => "/dev/mmcblk0p",
+            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio | Self::Emmc => "/dev/mmcblk0p",
         }
     }
 
@@ -59,7 +65,7 @@ impl DiskBus {
     pub fn image_size(self, least: u64) -> u64 {
         match self {
             Self::VirtioMmio | Self::VirtioPci | Self::Nvme => least,
-            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio => {
+            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio | Self::Emmc => {
                 least.max(SD_CARD).next_power_of_two()
             }
         }
@@ -71,15 +77,19 @@ impl DiskBus {
         let way = match self {
             Self::VirtioMmio | Self::VirtioPci => return "device       virtio-blk".into(),
             Self::Nvme => return "device       NVMe".into(),
-            Self::Sdhci => "ADMA2 (32-bit)",
+            Self::Sdhci | Self::Emmc => "ADMA2 (32-bit)",
             Self::SdhciSdma => "SDMA",
             Self::SdhciPio => "PIO",
         };
-        // The clock of QEMU's host, 52 MHz, is more than a card may have.
+        // QEMU's host has 52 MHz to divide: as much as eMMC may have, more than SD.
+        let (kind, khz) = match self {
+            Self::Emmc => ("eMMC", 52000),
+            _ => ("SD card", 26000),
+        };
         let how = match identify_card {
             true => "identified from scratch",
             false => "taken over as Linux left it",
         };
-        format!("SD card {how}, 4 bit at 26000 kHz, SDHCI 2.00 by {way},")
+        format!("{kind} {how}, 4 bit at {khz} kHz, SDHCI 2.00 by {way},")
     }
 }

@@ -320,6 +320,21 @@ fn counted_and_uncounted_transfers_end_as_they_must() {
 }
 
 #[test]
+fn a_card_that_cannot_count_is_stopped() {
+    let controller = Controller::new(Model::Sdhc3);
+    let mut device = up(&controller);
+    let refusal = Trouble::Status(1 << 22);
+    controller
+        .borrow_mut()
+        .card
+        .troubles
+        .push_back((23, refusal));
+    write_and_read(&controller, &mut device, 5, 4096);
+    let heard = controller.borrow().card.heard.clone();
+    assert!(heard.ends_with(&[25, 12, 13, 18, 12]), "{heard:?}");
+}
+
+#[test]
 fn a_write_is_done_when_the_card_has_programmed() {
     let controller = Controller::new(Model::Sdhc3);
     let mut device = up(&controller);

@@ -104,6 +104,8 @@ pub struct Limits {
     pub ddr: bool,
     /// The fastest clock that the board allows, in Hz.
     pub clock_hz: u32,
+    /// Whether the clock cannot be changed.
+    pub fixed_clock: bool,
 }
 
 /// Why a command or its data failed.

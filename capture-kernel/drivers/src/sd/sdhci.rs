@@ -539,6 +539,7 @@ impl<R: Registers, C: Clock> Host for Sdhci<R, C> {
                 0 => u32::MAX,
                 limit => limit,
             },
+            fixed_clock: self.setup.foreign_clock,
         }
     }
 

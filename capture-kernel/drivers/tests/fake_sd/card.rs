@@ -236,6 +236,10 @@ impl Card {
         let application = core::mem::take(&mut self.application);
         self.high_speed |= core::mem::take(&mut self.switching);
         self.heard.push(index + 100 * u8::from(application));
+        if !matches!(index, 18 | 25) {
+            // SET_BLOCK_COUNT is for the command right behind it (SD 4.7.4).
+            self.count = None;
+        }
         let silent = (Reply::None, Lines::Idle);
         let mmc = self.is_mmc();
         let mine = argument >> 16 == self.rca;
