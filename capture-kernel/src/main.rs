@@ -307,6 +307,12 @@ fn write<'p>(
     defmt::info!("pages written, {=u64} faults on the way", faults);
     smp::log_deaths();
     dump.text(Kind::PayloadLog, |sink| sink(log::bytes()))?;
+    if dump.failures() > 0 {
+        say!(
+            "{} writes failed, and were done again elsewhere",
+            dump.failures()
+        );
+    }
     dump.close(&Ending {
         truncated: Some(why.as_str()).filter(|why| !why.is_empty()),
         dropped_ranges: left_out as u64,

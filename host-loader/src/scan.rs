@@ -1,7 +1,7 @@
 //! Reads a slot from its first chunk to its last, checks every checksum, unpacks what is packed,
 //! and says what is there and what is lost. `info`, `extract` and `verify` all begin with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -66,6 +66,8 @@ pub struct Trailer {
     pub doubts: Vec<(String, u64)>,
     /// What the target's device was and how it was run; empty in dumps of older payloads.
     pub device: String,
+    /// How many writes failed, and how; empty if none did.
+    pub failures: String,
     /// Bytes that were written to it before the trailer.
     pub written_bytes: u64,
     /// Microseconds during which it had something to do.
@@ -145,7 +147,21 @@ pub struct Scan {
     pub codecs: Vec<(&'static str, u64)>,
     /// What is lost.
     pub lost: Vec<Lost>,
+    /// Holes in the stream of which nothing is lost: what the device failed to write there was
+    /// written again further on.
+    pub holes: Vec<Lost>,
+    /// Sequence numbers of the chunks that are whole.
+    sequences: BTreeSet<u64>,
+    /// Pieces of texts by kind and sequence number.
+    pieces: BTreeMap<(u8, u64), Vec<u8>>,
+    /// Bytes in all pieces.
+    pieces_len: usize,
 }
+
+/// Kinds of text.
+const NOTES: u8 = 0;
+const KERNEL_LOG: u8 = 1;
+const PAYLOAD_LOG: u8 = 2;
 
 /// A packed chunk of pages, on its way to be tried.
 struct Packed {
@@ -174,6 +190,8 @@ impl Scan {
             let walk = Walk::new(&mut partition.source, slot, &header);
             let start = slot.stream_start().0;
             let spoilt = scan.walk(walk, start, progress);
+            scan.join_pieces();
+            scan.tell_holes();
             scan.spoil(&spoilt);
         }
         scan.header = header;
@@ -221,8 +239,11 @@ impl Scan {
                 chunk,
                 data,
             } => {
-                self.chunks = self.chunks.saturating_add(1);
                 self.stream_len = end_of(header);
+                if !self.sequences.insert(header.sequence) {
+                    return; // written once more, because the device had erred for nothing
+                }
+                self.chunks = self.chunks.saturating_add(1);
                 match header.kind {
                     Kind::Pages => self.keep_pages(header, chunk, data, start, packed),
                     Kind::Unknown {
@@ -269,15 +290,42 @@ impl Scan {
     fn keep(&mut self, header: &ChunkHeader, data: &[u8]) {
         match header.kind {
             Kind::BlackBox => self.black_box = Some(BlackBox::parse(data)),
+            Kind::Notes => self.keep_piece(NOTES, header.sequence, data),
+            Kind::KernelLog => self.keep_piece(KERNEL_LOG, header.sequence, data),
+            Kind::PayloadLog => self.keep_piece(PAYLOAD_LOG, header.sequence, data),
             Kind::MemoryMap if self.memory_map.len() < MAX_MAP => {
                 self.memory_map.extend(memory_map::entries(data));
             }
-            Kind::Notes => append(&mut self.notes, data),
-            Kind::KernelLog => append(&mut self.kernel_log, data),
-            Kind::PayloadLog => append(&mut self.payload_log, data),
             Kind::Trailer => self.trailer = Some(Trailer::parse(data)),
             Kind::CoreSums => self.core_sums = Some(data.to_vec()),
             Kind::MemoryMap | Kind::Pages | Kind::Index | Kind::Unknown { .. } => {}
+        }
+    }
+
+    fn keep_piece(&mut self, kind: u8, sequence: u64, data: &[u8]) {
+        self.pieces_len = self.pieces_len.saturating_add(data.len());
+        if self.pieces_len <= MAX_SMALL.saturating_mul(3) {
+            self.pieces.insert((kind, sequence), data.to_vec());
+        }
+    }
+
+    fn join_pieces(&mut self) {
+        for ((kind, _), data) in std::mem::take(&mut self.pieces) {
+            let text = match kind {
+                NOTES => &mut self.notes,
+                KERNEL_LOG => &mut self.kernel_log,
+                _ => &mut self.payload_log,
+            };
+            append(text, &data);
+        }
+    }
+
+    /// If every chunk is there that the trailer counts, what is damaged between them is no loss.
+    fn tell_holes(&mut self) {
+        let Some(trailer) = &self.trailer else { return };
+        let whole = self.sequences.range(..trailer.chunks).count() as u64;
+        if whole == trailer.chunks {
+            self.holes = std::mem::take(&mut self.lost);
         }
     }
 
@@ -473,6 +521,7 @@ impl Trailer {
                 }
                 tag::DOUBTS => found.doubts = counts(bytes),
                 tag::DEVICE => found.device = text(bytes),
+                tag::FAILURES => found.failures = text(bytes),
                 tag::WRITTEN => (found.written_bytes, found.written_us) = (next(), next()),
                 _ => {}
             }

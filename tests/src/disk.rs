@@ -59,6 +59,8 @@ pub enum Mode {
     Good,
     /// Answers this write, counted from 0, with an error.
     FailWrite(usize),
+    /// Answers this write, counted from 0, and all later ones with an error.
+    FailAllFrom(usize),
     /// Never answers again after this many requests.
     SilentAfter(usize),
     /// Refuses every write.
@@ -150,7 +152,11 @@ impl FakeDisk {
         match request.operation {
             Operation::Read => memory.copy_from_slice(medium),
             Operation::Write => {
-                let fails = self.mode == Mode::FailWrite(self.writes.len());
+                let fails = match self.mode {
+                    Mode::FailWrite(write) => write == self.writes.len(),
+                    Mode::FailAllFrom(write) => write <= self.writes.len(),
+                    _ => false,
+                };
                 self.writes.push(range);
                 if fails {
                     return Err(DeviceError::Io { status: 1 });

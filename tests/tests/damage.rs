@@ -207,7 +207,7 @@ fn a_capture_that_dies_at_any_write_leaves_what_was_written() {
     // Write 0 is the slot's header: without it, nothing was begun.
     for write in 1.. {
         let mut disk = disk_around(&path);
-        disk.mode = Mode::FailWrite(write);
+        disk.mode = Mode::FailAllFrom(write);
         superblock.partition_start = disk.partition.start;
         if capture().onto(&mut disk, &superblock).is_ok() {
             break;
@@ -225,6 +225,48 @@ fn a_capture_that_dies_at_any_write_leaves_what_was_written() {
             },
         );
     }
+}
+
+#[test]
+fn a_bad_place_on_the_medium_costs_nothing_but_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    formatted(&path, LEN, false);
+    let mut superblock = Superblock::decode(&fs::read(&path).unwrap()).unwrap();
+    let trouble_free = {
+        let mut disk = disk_around(&path);
+        superblock.partition_start = disk.partition.start;
+        Capture::new(1).onto(&mut disk, &superblock).unwrap();
+        disk.writes
+    };
+    let mut holes = 0;
+    for write in 0..trouble_free.len() {
+        let mut disk = disk_around(&path);
+        disk.mode = Mode::FailWrite(write);
+        if Capture::new(1).onto(&mut disk, &superblock).is_err() {
+            continue; // a header, which has one place
+        }
+        let image = folder.path().join("bad.img");
+        fs::write(&image, disk.partition_bytes()).unwrap();
+        let mut partition = open(&image);
+        let report = verify(&mut partition, &mut |_, _| {});
+        assert!(
+            report.good,
+            "write {write} of {}: {report:?}",
+            trouble_free.len()
+        );
+        let done = extracted(&mut partition, &folder.path().join("out")).unwrap();
+        assert!(done.metadata.lost.is_empty() && done.metadata.missing_frames == 0);
+        let core = vmcore(&done);
+        let mut found = vec![0; FRAME];
+        for pfn in frames() {
+            core.read(PhysAddr(pfn << 12), &mut found).unwrap();
+            assert!(found == frame(pfn), "write {write}: frame {pfn:#x}");
+        }
+        fs::remove_dir_all(folder.path().join("out")).unwrap();
+        holes += 1;
+    }
+    assert!(holes > 5, "{holes}");
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn a_capture_that_dies_leaves_its_prefix_and_never_an_older_core() {
         let mut disk = disk_around(&clean);
         let core_start = (disk.partition.start + DATA_START) as usize;
         disk.bytes[core_start..][..whole].copy_from_slice(&core);
-        disk.mode = Mode::FailWrite(write);
+        disk.mode = Mode::FailAllFrom(write);
         superblock.partition_start = disk.partition.start;
         if Capture::new(2).onto(&mut disk, &superblock).is_ok() {
             break;

@@ -6,6 +6,10 @@
 //! (sequence), and where it stands (stream offset), so that a chunk of an older dump, or a
 //! copy of one that was caught in a captured page, is never taken for a part of this dump.
 //!
+//! Where the device failed to write a chunk, the stream has a hole: the chunk is written again
+//! further on, with the same sequence number. So a dump with holes whose chunks are all there is
+//! whole; a chunk may be there twice; and texts are put together in the order of sequence numbers.
+//!
 //! | at | size | field |
 //! |--|--|--|
 //! | 0 | 8 | magic `KDRAWCK\0` |
@@ -469,6 +473,32 @@ pub fn seal_header(
         place.copy_from_slice(&sum.to_le_bytes());
     }
     Ok(chunk_len)
+}
+
+/// Makes the whole chunk in `buffer`, which must be one of dump `dump_id`, one that stands at
+/// `stream_offset`; its sequence number stays. Returns the chunk's length.
+///
+/// # Errors
+/// As [`ChunkHeader::decode`], and [`ChunkError::Stale`].
+pub fn relocate(
+    buffer: &mut [u8],
+    dump_id: [u8; 16],
+    stream_offset: u64,
+) -> Result<usize, ChunkError> {
+    let header = ChunkHeader::decode(buffer)?;
+    if header.dump_id != dump_id {
+        return Err(ChunkError::Stale);
+    }
+    let covered = buffer.get_mut(16..header.header_len as usize);
+    let covered = covered.ok_or(ChunkError::HeaderDamaged)?;
+    if let Some(place) = covered.get_mut(56 - 16..64 - 16) {
+        place.copy_from_slice(&stream_offset.to_le_bytes());
+    }
+    let sum = checksum(covered);
+    if let Some(place) = buffer.get_mut(8..16) {
+        place.copy_from_slice(&sum.to_le_bytes());
+    }
+    Ok(header.chunk_len as usize)
 }
 
 impl ChunkHeader {

@@ -33,6 +33,9 @@ pub mod tag {
     /// u64 × 2: bytes written to the target before the trailer, and microseconds during which the
     /// device had something to do. It may have ended earlier than anybody looked.
     pub const WRITTEN: u16 = 8;
+    /// Text: how many writes the device failed to do, and how; what they were to write was written
+    /// again further on, if there was room. Absent if there were none.
+    pub const FAILURES: u16 = 9;
 }
 
 /// Bytes of a [`ClassCount`].

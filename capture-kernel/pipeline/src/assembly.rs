@@ -210,6 +210,8 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
             if let Some(buffer) = free.or_else(|| self.crew.spare()) {
                 return Ok(buffer);
             }
+            // One that failed comes back when what is in it has been written elsewhere.
+            self.dump.rewrite_failed()?;
             self.collect_done()?;
             if deadline.passed(self.dump.partition.clock()) {
                 return Err(DeviceError::Timeout("no buffer came back").into());

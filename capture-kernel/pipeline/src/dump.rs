@@ -1,8 +1,13 @@
 //! One dump being written: slot choice, header, chunks strictly forward, trailer.
+//!
+//! A chunk that the device fails to write, for a bad block on its medium, is written again further
+//! on. Headers have one place, and a plain partition's core too: there a failed write is the end.
+
+use core::fmt::Write as _;
 
 use kdraw_format::addr::PartOffset;
 use kdraw_format::chunk::{
-    ChunkSpec, Class, ClassSet, Codec, Content, Kind, Run, data_offset, seal, seal_header,
+    ChunkSpec, Class, ClassSet, Codec, Content, Kind, Run, data_offset, relocate, seal, seal_header,
 };
 use kdraw_format::layout::{BLOCK, JOURNAL_RECORDS, SlotPlace, Superblock};
 use kdraw_format::records::RecordWriter;
@@ -182,6 +187,8 @@ pub struct Dump<'p, 'a> {
     sequence: u64,
     at: u64,
     checkpoints: Checkpoints<CHECKPOINTS>,
+    /// Chunks that the device failed to write and for which there was no other room.
+    unwritten: u64,
     /// Frames of each class that are stored or told to be filled.
     kept: [u64; Class::ALL.len()],
 }
@@ -225,6 +232,7 @@ impl<'p, 'a> Dump<'p, 'a> {
             dump_id,
             ..SlotHeader::default()
         };
+        partition.keep_failed();
         write_copy(partition, &place, &header, 0)?;
         if !old.is_free() {
             // What is overwritten must not be claimed any more.
@@ -237,6 +245,7 @@ impl<'p, 'a> Dump<'p, 'a> {
             sequence: 0,
             at: 0,
             checkpoints: Checkpoints::default(),
+            unwritten: 0,
             kept: [0; Class::ALL.len()],
         })
     }
@@ -249,6 +258,11 @@ impl<'p, 'a> Dump<'p, 'a> {
     /// Frames stored and frames unreadable so far.
     pub fn frames(&self) -> (u64, u64) {
         (self.header.frames, self.header.unreadable)
+    }
+
+    /// How many writes the device failed to do so far.
+    pub fn failures(&self) -> u32 {
+        self.partition.failures().0
     }
 
     /// Bytes of stream written so far.
@@ -288,8 +302,50 @@ impl<'p, 'a> Dump<'p, 'a> {
     /// # Errors
     /// What the device failed with.
     pub fn first_is_durable(&mut self) -> Result<(), TargetError> {
+        self.settle()?;
         self.partition.flush()?;
         write_copy(self.partition, &self.place, &self.header, 1)
+    }
+
+    /// Waits until every chunk is written, be it elsewhere.
+    fn settle(&mut self) -> Result<(), TargetError> {
+        loop {
+            self.partition.drain()?;
+            if !self.rewrite_failed()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes chunks that the device failed to write further on in the stream; whether there were
+    /// any. One that has no room there is lost.
+    ///
+    /// # Errors
+    /// The device's, also if what it failed to write is no chunk: that has one place only.
+    pub(crate) fn rewrite_failed(&mut self) -> Result<bool, TargetError> {
+        let mut any = false;
+        while let Some(buffer) = self.partition.take_failed() {
+            any = true;
+            let Ok(len) = relocate(&mut *buffer.bytes, self.header.dump_id, self.at) else {
+                self.partition.release(buffer);
+                return Err(self.partition.failures().1.into());
+            };
+            // Index and trailer are one block, and have the room that is kept for the end.
+            let room = match len {
+                BLOCK => self.place.stream_len().saturating_sub(self.at),
+                _ => self.room(),
+            };
+            if len as u64 > room {
+                self.unwritten = self.unwritten.saturating_add(1);
+                self.partition.release(buffer);
+                continue;
+            }
+            let end = self.at.saturating_add(len as u64);
+            let at = PartOffset(self.place.stream_start().0.saturating_add(self.at));
+            self.partition.write(at, buffer, len)?;
+            self.at = end;
+        }
+        Ok(any)
     }
 
     /// Writes a chunk of records.
@@ -453,6 +509,8 @@ impl<'p, 'a> Dump<'p, 'a> {
             .unwrap_or_default();
         let len = self.checkpoints.encode(room);
         self.seal_and_write(Kind::Index, buffer, &[], len)?;
+        // A reader ends at the trailer: nothing may have to be written behind it.
+        self.settle()?;
         let counts = [
             self.header.frames,
             self.header.unreadable,
@@ -464,6 +522,9 @@ impl<'p, 'a> Dump<'p, 'a> {
         // What does not fit is left out.
         let _ = self.partition.device().describe(&mut device);
         let (bytes, busy_us) = self.partition.written();
+        let (failures, failure) = self.partition.failures();
+        let mut told = heapless::String::<MAX_DEVICE>::new();
+        let _ = write!(told, "{failures} writes failed, the last one: {failure}");
         self.records(Kind::Trailer, BLOCK, |records| {
             let counts = counts.map(u64::to_le_bytes);
             records.put(trailer::tag::COUNTS, &counts.each_ref().map(|c| &c[..]));
@@ -480,9 +541,14 @@ impl<'p, 'a> Dump<'p, 'a> {
             records.put(trailer::tag::DEVICE, &[device.as_bytes()]);
             let written = [bytes, busy_us].map(u64::to_le_bytes);
             records.put(trailer::tag::WRITTEN, &written.each_ref().map(|w| &w[..]));
+            if failures > 0 {
+                records.put(trailer::tag::FAILURES, &[told.as_bytes()]);
+            }
         })?;
+        self.settle()?;
         self.partition.flush()?;
-        let complete = ending.truncated.is_none() && self.header.unreadable == 0;
+        let lossless = self.header.unreadable == 0 && self.unwritten == 0;
+        let complete = ending.truncated.is_none() && lossless;
         self.header.outcome = if complete {
             Outcome::Complete
         } else {
@@ -548,6 +614,6 @@ impl<'p, 'a> Dump<'p, 'a> {
         self.checkpoints.note(self.sequence, self.at);
         self.sequence = self.sequence.saturating_add(1);
         self.at = end;
-        Ok(())
+        self.rewrite_failed().map(|_| ())
     }
 }

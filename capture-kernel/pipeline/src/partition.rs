@@ -81,6 +81,12 @@ pub struct Partition<'a> {
     free: heapless::Vec<DmaBuffer, MAX_BUFFERS>,
     in_flight: usize,
     queue_depth: usize,
+    /// Whether a write that failed is kept for [`Partition::take_failed`].
+    keeps_failed: bool,
+    failed: heapless::Vec<DmaBuffer, MAX_FAILED>,
+    /// How many writes failed and were kept, and how the last one did.
+    failures: u32,
+    failure: DeviceError,
     /// Bytes of all writes.
     written: u64,
     /// Microseconds during which something was in flight, until the last time that nothing was.
@@ -88,6 +94,11 @@ pub struct Partition<'a> {
     /// Since when something is in flight.
     busy_since_us: u64,
 }
+
+/// Failed writes that are kept at a time.
+const MAX_FAILED: usize = 8;
+/// With more failed writes than this the device is given up: each may have taken its time.
+const MAX_FAILURES: u32 = 16;
 
 /// The most buffers that a partition can be given.
 pub const MAX_BUFFERS: usize = stored_buffers(MAX_WORKERS);
@@ -127,6 +138,10 @@ impl<'a> Partition<'a> {
             free: heapless::Vec::new(),
             in_flight: 0,
             queue_depth: geometry.queue_depth,
+            keeps_failed: false,
+            failed: heapless::Vec::new(),
+            failures: 0,
+            failure: DeviceError::Unusable("no buffer is left"),
             written: 0,
             busy_us: 0,
             busy_since_us: 0,
@@ -248,7 +263,7 @@ impl<'a> Partition<'a> {
         };
         self.start_request(request)?;
         // Nothing else is in flight here: the next completion is this one.
-        let buffer = self.wait()?;
+        let buffer = self.wait()?.ok_or(self.failure)?;
         let result = match buffer.bytes.get(..into.len()) {
             Some(bytes) => {
                 into.copy_from_slice(bytes);
@@ -265,9 +280,16 @@ impl<'a> Partition<'a> {
     /// # Errors
     /// What a write that ended meanwhile failed with, or the device's silence.
     pub fn buffer(&mut self) -> Result<DmaBuffer, TargetError> {
-        match self.free.pop() {
-            Some(buffer) => Ok(buffer),
-            None => self.wait(),
+        loop {
+            if let Some(buffer) = self.free.pop() {
+                return Ok(buffer);
+            }
+            if self.in_flight == 0 {
+                return Err(self.failure.into());
+            }
+            if let Some(buffer) = self.wait()? {
+                return Ok(buffer);
+            }
         }
     }
 
@@ -319,9 +341,10 @@ impl<'a> Partition<'a> {
                 return Err(error);
             }
         };
-        if self.in_flight >= self.queue_depth {
-            let done = self.wait()?;
-            self.release(done);
+        while self.in_flight >= self.queue_depth {
+            if let Some(done) = self.wait()? {
+                self.release(done);
+            }
         }
         self.start_request(Request {
             operation: Operation::Write,
@@ -334,14 +357,43 @@ impl<'a> Partition<'a> {
     /// Waits until nothing is in flight, then until the device says that all is durable.
     ///
     /// # Errors
-    /// What a write or the flush failed with.
+    /// What a write or the flush failed with, a kept one too.
     pub fn flush(&mut self) -> Result<(), TargetError> {
-        while self.in_flight > 0 {
-            let buffer = self.wait()?;
-            self.release(buffer);
+        self.drain()?;
+        if !self.failed.is_empty() {
+            return Err(self.failure.into());
         }
         let deadline = self.patience();
         Ok(self.device.flush(self.clock, deadline)?)
+    }
+
+    /// Waits until nothing is in flight.
+    ///
+    /// # Errors
+    /// What a write failed with that is not kept, or the device's silence.
+    pub fn drain(&mut self) -> Result<(), TargetError> {
+        while self.in_flight > 0 {
+            if let Some(buffer) = self.wait()? {
+                self.release(buffer);
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on a write that the device answers with an I/O error is kept, and no error until
+    /// [`Partition::flush`]: whoever writes takes it back with [`Partition::take_failed`] before.
+    pub fn keep_failed(&mut self) {
+        self.keeps_failed = true;
+    }
+
+    /// Takes the buffer of a write that failed, as it was to be written.
+    pub fn take_failed(&mut self) -> Option<DmaBuffer> {
+        self.failed.pop()
+    }
+
+    /// How many failed writes were kept, and how the last one failed.
+    pub fn failures(&self) -> (u32, DeviceError) {
+        (self.failures, self.failure)
     }
 
     /// When a request that is begun now has taken too long.
@@ -370,12 +422,16 @@ impl<'a> Partition<'a> {
         }
     }
 
-    /// Waits for any request to end and takes its buffer.
-    fn wait(&mut self) -> Result<DmaBuffer, TargetError> {
+    /// Waits for any request to end and takes its buffer; `None` if it failed and is kept.
+    fn wait(&mut self) -> Result<Option<DmaBuffer>, TargetError> {
         let deadline = self.patience();
+        let failures = self.failures;
         loop {
             if let Some(buffer) = self.ended()? {
-                return Ok(buffer);
+                return Ok(Some(buffer));
+            }
+            if self.failures != failures {
+                return Ok(None);
             }
             if deadline.passed(self.clock) {
                 return Err(DeviceError::Timeout("a request was never completed").into());
@@ -397,6 +453,18 @@ impl<'a> Partition<'a> {
         match done.result {
             Ok(()) => Ok(Some(done.buffer)),
             Err(error) => {
+                let bad_place = matches!(error, DeviceError::Io { .. });
+                if self.keeps_failed && bad_place && self.failures < MAX_FAILURES {
+                    self.failures = self.failures.saturating_add(1);
+                    self.failure = error;
+                    return match self.failed.push(done.buffer) {
+                        Ok(()) => Ok(None),
+                        Err(buffer) => {
+                            self.release(buffer);
+                            Err(error.into())
+                        }
+                    };
+                }
                 self.release(done.buffer);
                 Err(error.into())
             }

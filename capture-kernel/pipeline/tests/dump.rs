@@ -331,20 +331,37 @@ fn overwriting_takes_the_oldest_if_it_is_allowed() {
 }
 
 #[test]
-fn a_device_that_fails_ends_the_dump_with_its_error() {
+fn a_device_that_fails_ends_the_dump_only_where_nothing_can_be_written_elsewhere() {
     let superblock = superblock(1);
-    let writes = {
+    let slot = superblock.slot(0).unwrap();
+    let headers = [0, 1].map(|copy| superblock.partition_start + slot.header(copy).0);
+    let whole = {
         let mut disk = disk(&superblock);
         dump(&Capture::new(1), &mut disk, &superblock);
-        disk.writes.len()
+        disk
     };
-    for mode in (0..writes).map(Mode::FailWrite).chain([Mode::ReadOnly]) {
+    let mut elsewhere = 0;
+    for (number, write) in whole.writes.iter().enumerate() {
+        let mut disk = disk(&superblock);
+        disk.mode = Mode::FailWrite(number);
+        let captured = Capture::new(1).onto(&mut disk, &superblock);
+        if headers.contains(&write.start) {
+            let error = TargetError::Device(DeviceError::Io { status: 1 });
+            assert_eq!(captured, Err(error), "write {number}");
+        } else {
+            assert!(captured.is_ok(), "write {number}: {captured:?}");
+            assert_eq!(disk.writes.len(), whole.writes.len() + 1);
+            elsewhere += 1;
+        }
+    }
+    assert!(elsewhere > 5);
+
+    for (mode, error) in [
+        (Mode::ReadOnly, DeviceError::ReadOnly),
+        (Mode::FailAllFrom(6), DeviceError::Io { status: 1 }),
+    ] {
         let mut disk = disk(&superblock);
         disk.mode = mode;
-        let error = match mode {
-            Mode::ReadOnly => DeviceError::ReadOnly,
-            _ => DeviceError::Io { status: 1 },
-        };
         let captured = Capture::new(1).onto(&mut disk, &superblock);
         assert_eq!(captured, Err(TargetError::Device(error)), "{mode:?}");
     }

@@ -48,6 +48,7 @@ struct SlotInfo {
     frames_found: u64,
     frames_missing: u64,
     lost: Vec<Lost>,
+    holes: Vec<Lost>,
     payload_log: Vec<String>,
 }
 
@@ -131,6 +132,7 @@ fn slot_info(summary: SlotSummary, scan: &Scan) -> SlotInfo {
         frames_found: scan.known().count(),
         frames_missing: scan.missing().count(),
         lost: scan.lost.clone(),
+        holes: scan.holes.clone(),
         payload_log: payload::decode_log(&scan.payload_log, hash),
     }
 }
@@ -186,6 +188,9 @@ fn print_slot(dump: &SlotInfo) {
                 trailer.written_bytes as f64 / trailer.written_us.max(1) as f64
             );
         }
+        if !trailer.failures.is_empty() {
+            println!("  device       {}", trailer.failures);
+        }
         if let Some(why) = &trailer.truncated {
             println!("  truncated    {why}");
         }
@@ -196,6 +201,12 @@ fn print_slot(dump: &SlotInfo) {
         println!(
             "  lost         {:#x}-{:#x} {}",
             lost.from, lost.to, lost.why
+        );
+    }
+    for hole in &dump.holes {
+        println!(
+            "  hole         {:#x}-{:#x} {}: written again further on",
+            hole.from, hole.to, hole.why
         );
     }
     for line in &dump.payload_log {
