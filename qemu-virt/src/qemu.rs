@@ -36,6 +36,8 @@ pub struct Machine<'a> {
     pub bus: DiskBus,
     /// The disk image.
     pub disk: &'a Path,
+    /// A byte of the disk whose sector cannot be written.
+    pub bad_byte: Option<u64>,
     /// The kernel Image.
     pub kernel: &'a Path,
     /// The initramfs.
@@ -296,10 +298,7 @@ fn command_line(machine: &Machine<'_>) -> Command {
         .args(["-chardev", &socket("gdb"), "-gdb", "chardev:gdb"])
         .args(["-global", "virtio-mmio.force-legacy=false"])
         .arg("-drive")
-        .arg(format!(
-            "file={},format=raw,if=none,id=disk",
-            machine.disk.display()
-        ));
+        .arg(drive(machine));
     for device in machine.bus.devices() {
         command.args(["-device", device]);
     }
@@ -315,6 +314,22 @@ fn command_line(machine: &Machine<'_>) -> Command {
             .args(["-append", machine.command_line]),
     };
     command
+}
+
+/// Returns QEMU's option for the disk's image. (Its blkdebug driver answers every write that
+/// touches the bad sector with an I/O error, and writes nothing.)
+fn drive(machine: &Machine<'_>) -> String {
+    let image = machine.disk.display();
+    let file = match machine.bad_byte {
+        None => format!("file={image}"),
+        Some(byte) => format!(
+            "file.driver=blkdebug,file.image.driver=file,file.image.filename={image},\
+             file.inject-error.0.event=none,file.inject-error.0.iotype=write,\
+             file.inject-error.0.sector={}",
+            byte / 512
+        ),
+    };
+    format!("{file},format=raw,if=none,id=disk")
 }
 
 /// The longest wait for an answer of QEMU itself.

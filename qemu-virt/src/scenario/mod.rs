@@ -265,6 +265,7 @@ pub fn machine<'a>(
         options: &scenario.machine,
         bus: scenario.disk,
         disk: &disk.path,
+        bad_byte: None,
         kernel: &kernel.image,
         initramfs,
         command_line,

@@ -81,6 +81,8 @@ struct Case {
     written: Written,
     /// The payload captures all the same.
     captures: bool,
+    /// A byte of the dump partition whose sector cannot be written.
+    bad_byte: Option<u64>,
     /// What the slot's header must say of a dump that was begun and not ended.
     left: Option<(Outcome, EpitaphKind)>,
 }
@@ -98,6 +100,7 @@ const CASE: Case = Case {
     earlier: None,
     written: Written::Nothing,
     captures: false,
+    bad_byte: None,
     left: None,
 };
 
@@ -258,6 +261,27 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "nvme-bad-sector",
+        disk: DiskBus::Nvme,
+        // Among the pages.
+        bad_byte: Some(12 << 20),
+        says: &["1 writes failed, and were done again elsewhere"],
+        ..CAPTURES
+    },
+    Case {
+        name: "nvme-silent-for-a-while",
+        disk: DiskBus::Nvme,
+        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
+        later: &[
+            (unfinished::WRITING, stop_disk_halfway),
+            (FAILED, |_, qemu| qemu.limit_disk(0)),
+        ],
+        says: &["did not answer in time", "the slot's header says so"],
+        written: Written::Partition,
+        left: Some((Outcome::Failed, EpitaphKind::Device)),
+        ..CASE
+    },
+    Case {
         name: "payload-fault",
         act: Some(|_, qemu| qemu.limit_disk(SLOW)),
         later: &[(unfinished::WRITING, break_payload_halfway)],
@@ -397,6 +421,9 @@ pub fn play(name: &str, dist: &Dist, place: &Place) -> Result<String> {
             bail!("`kdraw list` shows no journal record:\n{list}");
         }
     }
+    if case.bad_byte.is_some() {
+        return unfinished::check_whole(dist, place, &disk, &boot);
+    }
     match case.left {
         Some(left) => unfinished::check(left, dist, place, &disk, &boot),
         None => Ok(said),
@@ -415,7 +442,9 @@ fn boot(case: &Case, script: &[&str], dist: &Dist, place: &Place, disk: &Disk) -
     );
     init::image(&script, case.disk, dist, &kernel)?.write(&initramfs)?;
     let command_line = scenario.command_line();
-    let machine = super::machine(&scenario, &kernel, place, disk, &initramfs, &command_line);
+    let mut machine = super::machine(&scenario, &kernel, place, disk, &initramfs, &command_line);
+    let bad = |byte| disk.dump_range().start + byte;
+    machine.bad_byte = case.bad_byte.map(bad);
     let mut waited = false;
     let mut watch = |line: &Line, boot: &Boot, qemu: &mut Qemu| {
         let scene = Scene { dist, disk, boot };

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use kdraw_format::layout::{BLOCK, SlotPlace, Superblock};
 use kdraw_format::slot::{EpitaphKind, Outcome, SlotHeader};
+use kdraw_linux::classify::DumpLevel;
 use object::{Object as _, ObjectSymbol as _};
 
 use super::boot::Boot;
-use super::{Place, evidence};
+use super::{DumpOptions, Place, evidence};
 use crate::compare::Vmcore;
 use crate::disk::Disk;
 use crate::dist::Dist;
@@ -122,6 +123,28 @@ pub fn check(
     ))
 }
 
+/// Checks a dump that has a hole where the disk has a bad sector: it must be whole all the same.
+///
+/// # Errors
+///
+/// What is not as it must be.
+pub fn check_whole(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result<String> {
+    run::output(Command::new(&dist.kdraw).arg("verify").arg(&disk.path))?;
+    let info = run::output(Command::new(&dist.kdraw).arg("info").arg(&disk.path))?;
+    std::fs::write(place.file("info.txt"), &info)?;
+    let hole = info.lines().find(|line| line.starts_with("  hole "));
+    let hole = hole.context("`kdraw info` shows no hole")?.trim();
+    let folder = place.file("extracted");
+    let extracted = evidence::extract_what_is_there(dist, &disk.path, &folder)?;
+    ensure!(extracted.complete, "the tool takes the dump for a cut one");
+    evidence::check_dmesg(&extracted.vmcore.with_file_name("dmesg.txt"), boot)?;
+    let vmcore = Vmcore::open(&extracted.elf)?;
+    let level = DumpLevel::new(DumpOptions::default().level).context("no such dump level")?;
+    let coverage = evidence::coverage(place, boot, &vmcore, level)?;
+    let pages = check_pages(&vmcore, place, boot)?;
+    Ok(format!("{hole}; {coverage}; {pages} pages compared"))
+}
+
 /// Extracts the dump; returns how many pages were in it.
 fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result<u64> {
     let folder = place.file("extracted");
@@ -131,7 +154,11 @@ fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result
         "the tool takes the dump for a whole one"
     );
     evidence::check_dmesg(&extracted.vmcore.with_file_name("dmesg.txt"), boot)?;
-    let vmcore = Vmcore::open(&extracted.elf)?;
+    check_pages(&Vmcore::open(&extracted.elf)?, place, boot)
+}
+
+/// Compares a vmcore with the guest's memory; returns how many pages were in it.
+fn check_pages(vmcore: &Vmcore, place: &Place, boot: &Boot) -> Result<u64> {
     let compared = vmcore.compare(place.ram(), &boot.crash_region)?;
     if compared.pages == 0 || compared.mismatches != 0 || !compared.outside.is_empty() {
         bail!(
