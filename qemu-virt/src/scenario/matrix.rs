@@ -122,6 +122,15 @@ const VARIANTS: &[Variant] = &[
         ..BASE
     },
     Variant {
+        name: "nvme",
+        smp: 4,
+        disk: DiskBus::Nvme,
+        panic: Panic::Null,
+        panic_cpu: 2,
+        recover: true,
+        ..BASE
+    },
+    Variant {
         name: "again",
         again: true,
         tools: true,
