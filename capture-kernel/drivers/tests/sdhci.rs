@@ -1,6 +1,7 @@
 //! The SD card layer on the standard host controller, against fakes, sound and failing.
 
 mod fake_sd;
+mod machine;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,9 +11,8 @@ use fake_sd::{Controller, FakeRegisters, SlowClock};
 use kdraw_drivers::sd::card::{Card, Kind, Known, Proof, SCRATCH, TRIES};
 use kdraw_drivers::sd::sdhci::{self, MAX_TRANSFER, MEMORY_BYTES, Sdhci, Setup, capability};
 use kdraw_format::addr::Lba;
-use kdraw_pipeline::ports::{
-    BlockDevice, Clock, Completion, DeviceError, DmaBuffer, Operation, Request,
-};
+use kdraw_pipeline::ports::{BlockDevice, Clock, Completion, DeviceError, DmaBuffer, Operation};
+use machine::{refuses_write, request, start};
 
 type Clocked = &'static SlowClock;
 type Device = Card<Sdhci<FakeRegisters, Clocked>, Clocked>;
@@ -82,17 +82,6 @@ fn patterned(controller: &RefCell<Controller>, len: usize, seed: u32) -> DmaBuff
     buffer
 }
 
-fn start(device: &mut Device, operation: Operation, lba: u64, buffer: DmaBuffer) -> Result {
-    let len = buffer.bytes.len();
-    let request = Request {
-        operation,
-        lba: Lba(lba),
-        len,
-        buffer,
-    };
-    device.start(request).map_err(|(error, _)| error)
-}
-
 /// Polls until a request has ended.
 fn wait(device: &mut Device) -> Completion {
     (0..1_000_000)
@@ -106,7 +95,7 @@ fn run(
     lba: u64,
     buffer: DmaBuffer,
 ) -> Result<DmaBuffer> {
-    start(device, operation, lba, buffer)?;
+    start(device, request(operation, lba, buffer))?;
     let done = wait(device);
     assert_eq!(done.lba, Lba(lba));
     done.result.map(|()| done.buffer)
@@ -354,10 +343,10 @@ fn requests_wait_in_line() {
     let depth = device.geometry().queue_depth as u64;
     for lba in 0..depth {
         let buffer = patterned(&controller, 8192, lba as u32);
-        start(&mut device, Operation::Write, lba * 16, buffer).unwrap();
+        start(&mut device, request(Operation::Write, lba * 16, buffer)).unwrap();
     }
     let buffer = patterned(&controller, 8192, 9);
-    let refused = start(&mut device, Operation::Write, 900, buffer);
+    let refused = start(&mut device, request(Operation::Write, 900, buffer));
     assert_eq!(refused, Err(DeviceError::QueueFull));
     for lba in 0..depth {
         let done = wait(&mut device);
@@ -382,15 +371,7 @@ fn requests_that_do_not_fit_are_refused() {
             (0, MAX_TRANSFER as usize + 512, 2 << 20),
         ] {
             let buffer = controller.borrow_mut().allocate(size);
-            let request = Request {
-                operation: Operation::Write,
-                lba: Lba(lba),
-                len,
-                buffer,
-            };
-            let (error, buffer) = device.start(request).unwrap_err();
-            assert_eq!(error, DeviceError::BadRequest, "{len} bytes at {lba}");
-            assert_eq!(buffer.bytes.len(), size);
+            refuses_write(&mut device, lba, len, buffer);
         }
     }
 }
@@ -554,7 +535,7 @@ fn read_only_cards_are_only_read() {
         controller.borrow_mut().card.protected = true;
         let mut device = up(&controller);
         let buffer = patterned(&controller, 4096, 3);
-        let refused = start(&mut device, Operation::Write, 0, buffer);
+        let refused = start(&mut device, request(Operation::Write, 0, buffer));
         assert_eq!(refused, Err(DeviceError::ReadOnly));
         let buffer = patterned(&controller, 4096, 3);
         run(&mut device, Operation::Read, 0, buffer).unwrap();
@@ -584,7 +565,7 @@ fn a_card_that_is_gone_ends_everything_in_time() {
         assert_eq!(result.unwrap_err(), gone);
         assert!(clock.now_us() - before < 3_000_000);
         let buffer = patterned(&controller, 4096, 3);
-        assert_eq!(start(&mut device, operation, 0, buffer), Err(gone));
+        assert_eq!(start(&mut device, request(operation, 0, buffer)), Err(gone));
         let deadline = clock.deadline(1000);
         assert_eq!(device.flush(clock, deadline), Err(gone));
     }

@@ -12,9 +12,9 @@ use kdraw_drivers::virtio::blk::{MEMORY_BYTES, VirtioBlk};
 use kdraw_drivers::virtio::mmio::MmioTransport;
 use kdraw_format::addr::Lba;
 use kdraw_pipeline::ports::{
-    BlockDevice, Clock, Completion, DeviceError, DmaBuffer, Geometry, Operation, Request,
+    BlockDevice, Clock, Completion, DeviceError, Geometry, Operation, Request,
 };
-use machine::SlowClock;
+use machine::{SlowClock, flush, refuses_write, request, start};
 
 const INTERFACES: [Interface; 3] = [Interface::Legacy, Interface::Modern, Interface::Pci];
 
@@ -42,30 +42,10 @@ fn probe(disk: &Rc<RefCell<Disk>>) -> Result<Box<dyn BlockDevice>> {
     }
 }
 
-fn request(operation: Operation, lba: u64, buffer: DmaBuffer) -> Request {
-    Request {
-        operation,
-        lba: Lba(lba),
-        len: buffer.bytes.len(),
-        buffer,
-    }
-}
-
-fn start(device: &mut dyn BlockDevice, request: Request) -> Result {
-    device.start(request).map_err(|(error, _)| error)
-}
-
 /// Starts one request on a device that answers at once.
 fn run(device: &mut dyn BlockDevice, request: Request) -> Result<Completion> {
     start(device, request)?;
     Ok(device.poll().expect("an answer"))
-}
-
-fn flush(device: &mut dyn BlockDevice) -> Result {
-    let clock = SlowClock::default();
-    let result = device.flush(&clock, clock.deadline(50_000));
-    assert!(clock.now_us() < 100_000, "the deadline was not kept");
-    result
 }
 
 #[test]
@@ -190,15 +170,7 @@ fn refuses_requests_that_do_not_fit() {
         (u64::MAX, 1024, 4096),
     ] {
         let buffer = disk.borrow_mut().allocate(buffer_len);
-        let request = Request {
-            operation: Operation::Write,
-            lba: Lba(lba),
-            len,
-            buffer,
-        };
-        let (error, buffer) = device.start(request).unwrap_err();
-        assert_eq!(error, DeviceError::BadRequest, "{len} bytes at {lba}");
-        assert_eq!(buffer.bytes.len(), buffer_len);
+        refuses_write(&mut *device, lba, len, buffer);
     }
     assert_eq!(disk.borrow().transfers, []);
 

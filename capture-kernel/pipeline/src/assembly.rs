@@ -239,15 +239,14 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
     }
 
     /// Writes what a task made.
-    fn put(&mut self, task: Task) -> Result<(), TargetError> {
+    fn put(&mut self, mut task: Task) -> Result<(), TargetError> {
+        if let Some(buffer) = task.unused() {
+            self.dump.partition.release(buffer);
+        }
         let (buffer, product) = task.done()?;
         let Some(buffer) = buffer else {
             return self.tell(&product);
         };
-        if product.body.is_none() {
-            self.dump.partition.release(buffer);
-            return self.tell(&product);
-        }
         if !self.dump.write_pages(buffer, &product)? {
             self.ended = Some(PagesEnded::SlotFull);
         }

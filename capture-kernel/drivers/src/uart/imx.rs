@@ -5,6 +5,7 @@
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::register_bitfields;
 
+use super::Fill;
 use crate::registers::{Offset, Registers};
 
 register_bitfields! [u32,
@@ -46,13 +47,9 @@ pub(super) fn enable(registers: &impl Registers) -> usize {
     FIFO
 }
 
-pub(super) fn room(registers: &impl Registers, fifo: usize) -> usize {
+pub(super) fn fill(registers: &impl Registers) -> Fill {
     let test = registers.at(TEST).extract();
-    match (test.is_set(UTS::TXFULL), test.is_set(UTS::TXEMPTY)) {
-        (true, _) => 0,
-        (false, true) => fifo,
-        (false, false) => 1,
-    }
+    Fill::of(test.is_set(UTS::TXFULL), test.is_set(UTS::TXEMPTY))
 }
 
 pub(super) fn put(registers: &impl Registers, byte: u8) {

@@ -5,6 +5,7 @@
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::register_bitfields;
 
+use super::Fill;
 use crate::registers::{Offset, Registers};
 
 register_bitfields! [u32,
@@ -38,16 +39,12 @@ pub(super) fn enable(registers: &impl Registers) -> usize {
     FIFO
 }
 
-pub(super) fn room(registers: &impl Registers, fifo: usize) -> usize {
+pub(super) fn fill(registers: &impl Registers) -> Fill {
     let status = registers.at(STATUS_AT).extract();
-    match (
+    Fill::of(
         status.is_set(STATUS::TX_FULL),
         status.is_set(STATUS::TX_EMPTY),
-    ) {
-        (true, _) => 0,
-        (false, true) => fifo,
-        (false, false) => 1,
-    }
+    )
 }
 
 pub(super) fn put(registers: &impl Registers, byte: u8) {

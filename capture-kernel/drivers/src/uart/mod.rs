@@ -41,6 +41,27 @@ pub enum Model {
     Cadence,
 }
 
+/// What a model tells of its transmit FIFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fill {
+    /// No byte more fits, or that is not known.
+    Full,
+    /// One byte fits for sure.
+    Partly,
+    /// All of it can be filled.
+    Empty,
+}
+
+impl Fill {
+    const fn of(full: bool, empty: bool) -> Self {
+        match (full, empty) {
+            (true, _) => Self::Full,
+            (false, true) => Self::Empty,
+            (false, false) => Self::Partly,
+        }
+    }
+}
+
 /// Why output or input failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UartError {
@@ -91,13 +112,18 @@ impl<R: Registers, C: Clock> Uart<R, C> {
 
     /// How many bytes can be written at once.
     fn room(&self) -> usize {
-        let (registers, fifo) = (&self.registers, self.fifo);
-        match self.model {
-            Model::Pl011 => pl011::room(registers, fifo),
-            Model::Ns16550(ns) => ns.room(registers, fifo),
-            Model::Imx => imx::room(registers, fifo),
-            Model::Meson => meson::room(registers, fifo),
-            Model::Cadence => cadence::room(registers, fifo),
+        let registers = &self.registers;
+        let fill = match self.model {
+            Model::Pl011 => pl011::fill(registers),
+            Model::Ns16550(ns) => ns.fill(registers),
+            Model::Imx => imx::fill(registers),
+            Model::Meson => meson::fill(registers),
+            Model::Cadence => cadence::fill(registers),
+        };
+        match fill {
+            Fill::Full => 0,
+            Fill::Partly => 1,
+            Fill::Empty => self.fifo,
         }
     }
 

@@ -8,6 +8,7 @@
 //! section 12.1.6.6 (registers 4 bytes apart, mode in MDR1); BCM2835 ARM Peripherals, section
 //! 2.2; the binding `serial/8250.yaml` of Linux.
 
+use super::Fill;
 use crate::registers::{Registers, Width};
 
 /// Where a member of the family has its registers.
@@ -68,10 +69,11 @@ impl Ns16550 {
         if on && !self.mini { FIFO } else { 1 }
     }
 
-    pub(super) fn room(self, registers: &impl Registers, fifo: usize) -> usize {
+    /// It tells only whether its FIFO is empty.
+    pub(super) fn fill(self, registers: &impl Registers) -> Fill {
         match self.read(registers, LINE_STATUS) & EMPTY {
-            0 => 0,
-            _ => fifo,
+            0 => Fill::Full,
+            _ => Fill::Empty,
         }
     }
 

@@ -6,6 +6,7 @@
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::register_bitfields;
 
+use super::Fill;
 use crate::registers::{Offset, Registers};
 
 register_bitfields! [u32,
@@ -48,13 +49,9 @@ pub(super) fn enable(registers: &impl Registers) -> usize {
     }
 }
 
-pub(super) fn room(registers: &impl Registers, fifo: usize) -> usize {
+pub(super) fn fill(registers: &impl Registers) -> Fill {
     let flags = registers.at(FLAGS).extract();
-    match (flags.is_set(UARTFR::TXFF), flags.is_set(UARTFR::TXFE)) {
-        (true, _) => 0,
-        (false, true) => fifo,
-        (false, false) => 1,
-    }
+    Fill::of(flags.is_set(UARTFR::TXFF), flags.is_set(UARTFR::TXFE))
 }
 
 pub(super) fn put(registers: &impl Registers, byte: u8) {

@@ -6,14 +6,14 @@
 pub mod card;
 
 use std::cell::{Cell, RefCell};
-use std::ptr::NonNull;
 use std::rc::Rc;
 
 use card::{Card, Lines, Model, Reply, Trouble};
-use kdraw_drivers::mmio::MmioRegion;
 use kdraw_drivers::registers::{Registers, Width};
 use kdraw_drivers::sd::sdhci::capability;
-use kdraw_pipeline::ports::{Clock, DmaBuffer};
+use kdraw_pipeline::ports::DmaBuffer;
+
+use crate::machine::{Memory, SteppingClock};
 
 const COMMAND_COMPLETE: u32 = 1;
 const TRANSFER_COMPLETE: u32 = 2;
@@ -41,7 +41,7 @@ pub struct Controller {
     pub accesses: Cell<u64>,
     /// The ways data went: DMA select, or "port".
     pub ways: Vec<&'static str>,
-    memory: Vec<(u64, NonNull<u8>, usize)>,
+    memory: Memory,
     transfer: Option<Transfer>,
 }
 
@@ -81,7 +81,7 @@ impl Controller {
             no_busy_interrupt: false,
             accesses: Cell::new(0),
             ways: vec![],
-            memory: vec![],
+            memory: Memory::default(),
             transfer: None,
         }))
     }
@@ -111,35 +111,12 @@ impl Controller {
     }
 
     pub fn allocate(&mut self, len: usize) -> DmaBuffer {
-        let device_addr = 0x4000_0000 + 0x20_0000 * self.memory.len() as u64;
+        let device_addr = 0x4000_0000 + 0x20_0000 * self.memory.pieces();
         self.allocate_at(len, device_addr)
     }
 
     pub fn allocate_at(&mut self, len: usize, device_addr: u64) -> DmaBuffer {
-        // Of u64, for its alignment; leaked, as the payload's memory lives for ever.
-        let bytes = Box::leak(vec![u64::MAX; len.div_ceil(8)].into_boxed_slice());
-        let base = NonNull::from(bytes).cast::<u8>();
-        self.memory.push((device_addr, base, len));
-        // SAFETY: `len` leaked bytes, to which the device goes back only while the driver has
-        // handed them to it.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(base.as_ptr(), len) };
-        DmaBuffer { bytes, device_addr }
-    }
-
-    /// `len` bytes of memory at the device address `at`.
-    fn memory_at(&self, at: u64, len: usize) -> MmioRegion {
-        let inside = |&&(start, _, size): &&(u64, NonNull<u8>, usize)| {
-            start <= at && at + len as u64 <= start + size as u64
-        };
-        let (start, base, _) = self
-            .memory
-            .iter()
-            .find(inside)
-            .unwrap_or_else(|| panic!("wild device address {at:#x}"));
-        // SAFETY: the range was just checked to lie inside this leaked allocation.
-        let base = unsafe { base.add((at - start) as usize) };
-        // SAFETY: likewise; the driver, on the same thread, is not at it meanwhile.
-        unsafe { MmioRegion::new(base, len) }
+        self.memory.allocate_at(len, device_addr)
     }
 
     fn word(&self, offset: usize) -> u32 {
@@ -314,7 +291,7 @@ impl Controller {
                 let at = at + from;
                 let block = match memory {
                     Some(memory) => {
-                        let memory = self.memory_at(memory, size);
+                        let memory = self.memory.at(memory, size);
                         (0..size)
                             .step_by(4)
                             .flat_map(|at| (memory.read(at, Width::W32) as u32).to_le_bytes())
@@ -330,7 +307,7 @@ impl Controller {
         if !transfer.to_card() {
             match memory {
                 Some(memory) => {
-                    let memory = self.memory_at(memory, size);
+                    let memory = self.memory.at(memory, size);
                     for (index, word) in block.as_chunks::<4>().0.iter().enumerate() {
                         let word = u32::from_le_bytes(*word);
                         memory.write(index * 4, Width::W32, word.into());
@@ -362,7 +339,7 @@ impl Controller {
             at |= u64::from(self.word(0x5c)) << 32;
         }
         loop {
-            let descriptor = self.memory_at(at, stride as usize);
+            let descriptor = self.memory.at(at, stride as usize);
             let head = descriptor.read(0, Width::W32);
             assert_eq!(head & 0xff & !2, 0x21, "attributes {head:#x}");
             let len = (head >> 16) as usize;
@@ -524,12 +501,4 @@ impl Registers for FakeRegisters {
 }
 
 /// A clock on which each look takes a tenth of a millisecond.
-#[derive(Debug, Default)]
-pub struct SlowClock(Cell<u64>);
-
-impl Clock for SlowClock {
-    fn now_us(&self) -> u64 {
-        self.0.set(self.0.get() + 100);
-        self.0.get()
-    }
-}
+pub type SlowClock = SteppingClock<100>;

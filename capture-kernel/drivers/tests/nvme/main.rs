@@ -13,7 +13,7 @@ use kdraw_format::addr::Lba;
 use kdraw_pipeline::ports::{
     BlockDevice, Clock, Completion, DeviceError, DmaBuffer, Geometry, Operation, Request,
 };
-use machine::SlowClock;
+use machine::{SlowClock, flush, refuses_write, request, start};
 
 type Result<T = ()> = std::result::Result<T, DeviceError>;
 type Device = Nvme<FakeRegisters>;
@@ -27,32 +27,12 @@ fn buffer(fake: &RefCell<Fake>, len: usize) -> DmaBuffer {
     fake.borrow_mut().memory.allocate(len)
 }
 
-fn request(operation: Operation, lba: u64, buffer: DmaBuffer) -> Request {
-    Request {
-        operation,
-        lba: Lba(lba),
-        len: buffer.bytes.len(),
-        buffer,
-    }
-}
-
-fn start(device: &mut Device, request: Request) -> Result {
-    device.start(request).map_err(|(error, _)| error)
-}
-
 /// Starts one request on a controller that answers at once. One that is several commands takes as
 /// many polls.
 fn run(device: &mut Device, request: Request) -> Result<Completion> {
     start(device, request)?;
     let mut polls = (0..2000).map(|_| device.poll());
     Ok(polls.find_map(|done| done).expect("an answer"))
-}
-
-fn flush(device: &mut Device) -> Result {
-    let clock = SlowClock::default();
-    let result = device.flush(&clock, clock.deadline(50_000));
-    assert!(clock.now_us() < 100_000, "the deadline was not kept");
-    result
 }
 
 #[test]
@@ -235,15 +215,7 @@ fn refuses_requests_that_do_not_fit() {
         (127, 8192, 8192),
         (u64::MAX, 4096, 4096),
     ] {
-        let request = Request {
-            operation: Operation::Write,
-            lba: Lba(lba),
-            len,
-            buffer: buffer(&fake, buffer_len),
-        };
-        let (error, buffer) = device.start(request).unwrap_err();
-        assert_eq!(error, DeviceError::BadRequest, "{len} bytes at {lba}");
-        assert_eq!(buffer.bytes.len(), buffer_len);
+        refuses_write(&mut device, lba, len, buffer(&fake, buffer_len));
     }
     let misaligned = fake.borrow_mut().memory.allocate_at(4096, 0x7000_0200);
     let refused = start(&mut device, request(Operation::Write, 0, misaligned));
