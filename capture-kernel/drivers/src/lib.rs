@@ -11,8 +11,8 @@
 )]
 //! Polled, bounded device drivers for the capture kernel.
 //!
-//! Here lives what knows registers: block devices and UARTs. What a dump is, and which device
-//! sits where, is somebody else's business ([`kdraw_pipeline`] and `kdraw-boards`).
+//! Here lives what knows registers: block devices, UARTs and watchdogs. What a dump is, and which
+//! device sits where, is somebody else's business ([`kdraw_pipeline`] and `kdraw-boards`).
 //!
 //! Rules that every driver here keeps:
 //! - The device was left running by a dead kernel: it is reset first, before any of its
@@ -35,6 +35,7 @@ pub mod registers;
 pub mod sd;
 pub mod uart;
 pub mod virtio;
+pub mod watchdog;
 
 use kdraw_pipeline::ports::{Clock, Deadline};
 
