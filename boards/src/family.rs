@@ -92,7 +92,7 @@ pub fn family(compatible: &str) -> Option<&'static Family> {
         .find(|family| family.boards.contains(&compatible))
 }
 
-fn lookup<T: Copy>(table: &[(&str, T)], compatible: &str) -> Option<T> {
+pub(crate) fn lookup<T: Copy>(table: &[(&str, T)], compatible: &str) -> Option<T> {
     table
         .iter()
         .find(|(name, _)| *name == compatible)

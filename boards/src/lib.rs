@@ -35,11 +35,13 @@ pub mod qemu_virt;
 pub mod sdhci;
 mod tree;
 pub mod uarts;
+pub mod watchdogs;
 
 pub use error::Error;
 pub use family::{ConsoleKind, ControllerKind, Family, Tier, controller_kind};
 pub use machine::{
     Conduit, Console, Controller, Cpu, EnableMethod, Machine, PciHost, PciSpace, PciWindow, Psci,
-    SdhciHost,
+    SdhciHost, Watchdog,
 };
 pub use sdhci::SdhciQuirks;
+pub use watchdogs::{WatchdogKind, watchdog_kind};

@@ -13,6 +13,8 @@ use crate::family::{self, ConsoleKind, ControllerKind, Family};
 use crate::guard;
 use crate::sdhci::SdhciQuirks;
 use crate::tree::{self, CellReader, Cells, Lineage, Node, Tree};
+use crate::watchdogs::{WatchdogKind, watchdog_kind};
+use core::ops::ControlFlow;
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
 /// The most CPUs that [`Machine::cpus`] yields.
@@ -20,6 +22,9 @@ pub const MAX_CPUS: usize = 512;
 
 /// The most memory windows of a PCI host bridge that are looked at.
 pub const MAX_WINDOWS: usize = 8;
+
+/// The most watchdogs that [`Machine::watchdogs`] finds.
+pub const MAX_WATCHDOGS: usize = 8;
 
 /// ECAM bytes of one bus: 32 devices of 8 functions of 4 KiB (PCI Express 7.2.2).
 const ECAM_BUS_LEN: u64 = 1 << 20;
@@ -46,6 +51,21 @@ pub struct Console {
     pub shift: u8,
     /// Whether registers are accessed as 32 bits (`reg-io-width` 4), else as bytes.
     pub wide: bool,
+}
+
+/// A watchdog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watchdog {
+    /// Which driver it needs.
+    pub kind: WatchdogKind,
+    /// Its registers.
+    pub registers: PhysRange,
+    /// The refresh frame, of a [`WatchdogKind::Sbsa`].
+    pub refresh: Option<PhysRange>,
+    /// Whether its registers are big-endian (`big-endian`).
+    pub big_endian: bool,
+    /// Whether a [`WatchdogKind::Imx`] resets the board by a pin (`fsl,ext-reset-output`).
+    pub by_pin: bool,
 }
 
 /// How the firmware is called.
@@ -260,6 +280,34 @@ impl<'a> Machine<'a> {
         uart(&self.tree.resolve(path)?)
     }
 
+    /// The watchdog that a path names.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn watchdog(&self, path: &str) -> Result<Watchdog, Error> {
+        watchdog(&self.tree.resolve(path)?)
+    }
+
+    /// Finds the watchdogs that are switched on and have a driver, [`MAX_WATCHDOGS`] at the most.
+    /// Whether one runs, or has a clock, the tree does not say.
+    ///
+    /// On a board without PSCI they are how it is reset.
+    pub fn watchdogs(&self) -> heapless::Vec<Watchdog, MAX_WATCHDOGS> {
+        let mut found = heapless::Vec::new();
+        // What the parser stumbles over ends the search.
+        let _ = self.tree.walk(|device| {
+            if let Ok(watchdog) = watchdog(device) {
+                // Cannot be full: the search ends before.
+                let _ = found.push(watchdog);
+            }
+            match found.is_full() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        found
+    }
+
     /// The power firmware: the first node that is compatible with PSCI and switched on.
     ///
     /// # Errors
@@ -420,7 +468,6 @@ fn children<'a>(node: Option<Node<'a>>) -> impl Iterator<Item = Node<'a>> + use<
         .flat_map(|children| children.iter().map_while(Result::ok))
 }
 
-/// Which UART driver a node needs.
 /// Describes a UART (binding `serial/8250.yaml` for where its registers lie).
 fn uart(device: &Lineage<'_>) -> Result<Console, Error> {
     device.check_enabled()?;
@@ -448,8 +495,28 @@ fn uart(device: &Lineage<'_>) -> Result<Console, Error> {
     })
 }
 
+/// Which UART driver a node needs.
 fn console_kind(node: Node<'_>) -> Option<ConsoleKind> {
     tree::strings(node, "compatible").find_map(family::console_kind)
+}
+
+/// Describes a watchdog.
+fn watchdog(device: &Lineage<'_>) -> Result<Watchdog, Error> {
+    let node = device.node();
+    // First what most nodes fail at.
+    let kind = tree::strings(node, "compatible").find_map(watchdog_kind);
+    let kind = kind.ok_or(Error::NoDriver)?;
+    device.check_enabled()?;
+    Ok(Watchdog {
+        kind,
+        registers: device.registers()?,
+        refresh: match kind {
+            WatchdogKind::Sbsa => Some(device.registers_at(1)?),
+            _ => None,
+        },
+        big_endian: tree::property(node, "big-endian").is_some(),
+        by_pin: tree::property(node, "fsl,ext-reset-output").is_some(),
+    })
 }
 
 /// Whether a compatible string is of PSCI, and then whether of 0.2 or later, which fixed the

@@ -4,6 +4,8 @@
 //! the crate's own ways are loose there ([`crate::guard`] lists how). Every lookup is a fixed
 //! number of walks over the blob, so its work is linear in the blob's size.
 
+use core::ops::ControlFlow;
+
 use crate::error::Error;
 use crate::guard::{self, Checked};
 use fdt::helpers::UnalignedFallibleNode;
@@ -55,6 +57,22 @@ impl<'a> Tree<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Shows all nodes below the root, depth first, until `visit` has seen enough.
+    pub(crate) fn walk(
+        &self,
+        mut visit: impl FnMut(&Lineage<'a>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut lineage = Lineage::root(self);
+        for step in self.root.all_nodes()? {
+            let (depth, node) = step?;
+            lineage.step(depth, node)?;
+            if visit(&lineage).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Resolves a full path such as `/virtio_mmio@a003e00`, the form that
@@ -146,9 +164,14 @@ impl<'a> Lineage<'a> {
 
     /// Reads the first entry of the node's `reg` (specification 2.3.6) as the CPU sees it.
     pub(crate) fn registers(&self) -> Result<PhysRange, Error> {
+        self.registers_at(0)
+    }
+
+    /// Reads the entry of the node's `reg` with this number, from 0 on, as the CPU sees it.
+    pub(crate) fn registers_at(&self, index: usize) -> Result<PhysRange, Error> {
         let value = property(self.node, "reg").ok_or(Error::Missing { property: "reg" })?;
-        let first = pairs(value, self.outer_cells()).next();
-        let (address, len) = first.ok_or(Error::Shape {
+        let entry = pairs(value, self.outer_cells()).nth(index);
+        let (address, len) = entry.ok_or(Error::Shape {
             property: "reg",
             len: value.len(),
         })?;

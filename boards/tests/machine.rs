@@ -1,9 +1,11 @@
 //! What the machine description says about real trees and about small ones made here, each
 //! answer with an invalid twin.
 
+use kdraw_boards::machine::MAX_WATCHDOGS;
 use kdraw_boards::{
     Conduit, Console, ConsoleKind, Controller, ControllerKind, Cpu, EnableMethod, Error, Machine,
-    PciHost, PciSpace, PciWindow, Psci, SdhciHost, SdhciQuirks, controller_kind,
+    PciHost, PciSpace, PciWindow, Psci, SdhciHost, SdhciQuirks, Watchdog, WatchdogKind,
+    controller_kind,
 };
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
@@ -584,4 +586,83 @@ fn an_sd_hosts_quirks_are_those_of_the_first_name_that_is_known() {
         assert_eq!(found, Some(ControllerKind::Sdhci(quirks)), "{names:?}");
     }
     assert_eq!(controller_kind("fsl,imx8mm-usdhc"), None);
+}
+
+#[test]
+fn watchdogs_are_found_with_all_their_ranges() {
+    let blob = trees::tree(|root| {
+        trees::counts(root, 1, 1);
+        trees::node(root, "soc", |soc| {
+            trees::counts(soc, 1, 1);
+            trees::cells(soc, "ranges", &[0x7e00_0000, 0xfe00_0000, 0x100_0000]);
+            let pm = &[0x7e10_0000, 0x114, 0x7e00_a000, 0x24];
+            trees::device(soc, "watchdog@7e100000", "brcm,bcm2711-pm", pm);
+            trees::node(soc, "watchdog@7e200000", |imx| {
+                trees::text(imx, "compatible", "fsl,imx21-wdt");
+                trees::cells(imx, "reg", &[0x7e20_0000, 0x1_0000]);
+                trees::cells(imx, "big-endian", &[]);
+                trees::cells(imx, "fsl,ext-reset-output", &[]);
+            });
+            trees::node(soc, "watchdog@7e300000", |off| {
+                trees::text(off, "compatible", "snps,dw-wdt");
+                trees::cells(off, "reg", &[0x7e30_0000, 0x100]);
+                trees::text(off, "status", "disabled");
+            });
+            let frames = &[0x7e40_0000, 0x1000, 0x7e41_0000, 0x1000];
+            trees::device(soc, "watchdog@7e400000", "arm,sbsa-gwdt", frames);
+            // One frame is missing.
+            trees::device(soc, "watchdog@7e500000", "arm,sbsa-gwdt", &frames[..2]);
+            trees::device(soc, "watchdog@7e600000", "acme,wdt", &[0x7e60_0000, 0x100]);
+        });
+    });
+    let machine = open(&blob);
+    let plain = |kind, registers| Watchdog {
+        kind,
+        registers,
+        refresh: None,
+        big_endian: false,
+        by_pin: false,
+    };
+    let bcm2835 = plain(WatchdogKind::Bcm2835, range(0xfe10_0000, 0x114));
+    let imx = Watchdog {
+        big_endian: true,
+        by_pin: true,
+        ..plain(WatchdogKind::Imx, range(0xfe20_0000, 0x1_0000))
+    };
+    let sbsa = Watchdog {
+        refresh: Some(range(0xfe41_0000, 0x1000)),
+        ..plain(WatchdogKind::Sbsa, range(0xfe40_0000, 0x1000))
+    };
+    assert_eq!(machine.watchdogs(), [bcm2835, imx, sbsa]);
+    for (path, expected) in [
+        ("/soc/watchdog@7e200000", Ok(imx)),
+        ("/soc/watchdog@7e300000", Err(Error::Disabled)),
+        ("/soc/watchdog@7e600000", Err(Error::NoDriver)),
+        (
+            "/soc/watchdog@7e500000",
+            Err(Error::Shape {
+                property: "reg",
+                len: 8,
+            }),
+        ),
+    ] {
+        assert_eq!(machine.watchdog(path), expected, "{path}");
+    }
+}
+
+#[test]
+fn no_more_watchdogs_are_found_than_there_is_room_for() {
+    let blob = trees::tree(|root| {
+        trees::counts(root, 1, 1);
+        for number in 1..20 {
+            let name = format!("watchdog@{number}000");
+            trees::device(root, &name, "arm,sp805", &[number << 12, 0x1000]);
+        }
+    });
+    let found = open(&blob).watchdogs();
+    assert_eq!(found.len(), MAX_WATCHDOGS);
+    assert_eq!(
+        found.last().map(|last| last.registers),
+        Some(range(0x8000, 0x1000))
+    );
 }
