@@ -27,6 +27,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod device;
 pub mod error;
 pub mod family;
 pub mod guard;
@@ -37,8 +38,9 @@ mod tree;
 pub mod uarts;
 pub mod watchdogs;
 
+pub use device::Device;
 pub use error::Error;
-pub use family::{ConsoleKind, ControllerKind, Family, Tier, controller_kind};
+pub use family::{ConsoleKind, ControllerKind, Family, Tier, console_kind, controller_kind};
 pub use machine::{
     Conduit, Console, Controller, Cpu, EnableMethod, Machine, PciHost, PciSpace, PciWindow, Psci,
     SdhciHost, Watchdog,

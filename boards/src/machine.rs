@@ -8,13 +8,13 @@
 //! `/chosen` in Linux `drivers/of/fdt.c` and `drivers/of/kexec.c`, kexec-tools
 //! `kexec/arch/arm64/kexec-arm64.c`.
 
+use crate::device::Device;
 use crate::error::Error;
 use crate::family::{self, ConsoleKind, ControllerKind, Family};
 use crate::guard;
 use crate::sdhci::SdhciQuirks;
 use crate::tree::{self, CellReader, Cells, Lineage, Node, Tree};
-use crate::watchdogs::{WatchdogKind, watchdog_kind};
-use core::ops::ControlFlow;
+use crate::watchdogs::WatchdogKind;
 use kdraw_format::addr::{PhysAddr, PhysRange};
 
 /// The most CPUs that [`Machine::cpus`] yields.
@@ -28,6 +28,12 @@ pub const MAX_WATCHDOGS: usize = 8;
 
 /// ECAM bytes of one bus: 32 devices of 8 functions of 4 KiB (PCI Express 7.2.2).
 const ECAM_BUS_LEN: u64 = 1 << 20;
+
+/// The serial aliases that are looked at for a console.
+const SERIAL_ALIASES: [&str; 10] = [
+    "serial0", "serial1", "serial2", "serial3", "serial4", "serial5", "serial6", "serial7",
+    "serial8", "serial9",
+];
 
 /// Function identifiers of PSCI 0.2 and later (Arm DEN 0022, chapter 5).
 const PSCI_SYSTEM_RESET: u32 = 0x8400_0009;
@@ -255,21 +261,27 @@ impl<'a> Machine<'a> {
     }
 
     /// The console, if the payload has a driver for it.
+    pub fn console(&self) -> Option<Console> {
+        self.stdout()?.uart().ok()
+    }
+
+    /// The device that the console is on.
     ///
     /// It is what `/chosen` `stdout-path` names, by path or alias, without the options after
     /// the colon: the UART keeps the speed that the crashed kernel set. Where the path is
-    /// missing or leads nowhere, it is the first UART that has a driver and is switched on.
-    pub fn console(&self) -> Option<Console> {
+    /// missing or leads nowhere, it is what the serial alias of the lowest number names, of
+    /// those that are switched on (`serial0`, which Linux takes first, too). A UART that nobody
+    /// names is left alone: its clock may be off, and then the bus may hang at its registers.
+    pub fn stdout(&self) -> Option<Device<'a>> {
         let named = self.chosen().and_then(|chosen| {
             let path = tree::string(chosen, "stdout-path")?.split(':').next()?;
-            self.tree.resolve(self.unalias(path)?).ok()
+            self.device(self.unalias(path)?).ok()
         });
-        // Only the first: looking further for one that is mapped would make the work quadratic.
-        let first = || {
-            let wanted = |node| console_kind(node).is_some() && tree::is_enabled(node);
-            self.tree.find(wanted).ok().flatten()
+        let usable = |alias: &&'static str| {
+            let device = self.device(self.unalias(alias)?).ok()?;
+            device.is_enabled().then_some(device)
         };
-        uart(&named.or_else(first)?).ok()
+        named.or_else(|| SERIAL_ALIASES.iter().find_map(usable))
     }
 
     /// The UART that a path names.
@@ -277,7 +289,24 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// Why it cannot be used.
     pub fn uart(&self, path: &str) -> Result<Console, Error> {
-        uart(&self.tree.resolve(path)?)
+        self.device(path)?.uart()
+    }
+
+    /// The node at a path such as `/virtio_mmio@a003e00`, as /sys/firmware/devicetree/base shows
+    /// it.
+    ///
+    /// # Errors
+    /// [`Error::Path`] or [`Error::NoNode`] if there is no such node.
+    pub fn device(&self, path: &str) -> Result<Device<'a>, Error> {
+        self.tree.resolve(path).map(Device)
+    }
+
+    /// Iterates over all nodes below the root, depth first.
+    ///
+    /// # Errors
+    /// [`Error::Parser`], which the guard keeps away.
+    pub fn devices(&self) -> Result<impl Iterator<Item = Device<'a>> + use<'a>, Error> {
+        Ok(self.tree.walk()?.map_while(Result::ok).map(Device))
     }
 
     /// The watchdog that a path names.
@@ -285,7 +314,7 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// Why it cannot be used.
     pub fn watchdog(&self, path: &str) -> Result<Watchdog, Error> {
-        watchdog(&self.tree.resolve(path)?)
+        self.device(path)?.watchdog()
     }
 
     /// Finds the watchdogs that are switched on and have a driver, [`MAX_WATCHDOGS`] at the most.
@@ -293,19 +322,11 @@ impl<'a> Machine<'a> {
     ///
     /// On a board without PSCI they are how it is reset.
     pub fn watchdogs(&self) -> heapless::Vec<Watchdog, MAX_WATCHDOGS> {
-        let mut found = heapless::Vec::new();
-        // What the parser stumbles over ends the search.
-        let _ = self.tree.walk(|device| {
-            if let Ok(watchdog) = watchdog(device) {
-                // Cannot be full: the search ends before.
-                let _ = found.push(watchdog);
-            }
-            match found.is_full() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
-        found
+        let devices = self.devices().into_iter().flatten();
+        devices
+            .filter_map(|device| device.watchdog().ok())
+            .take(MAX_WATCHDOGS)
+            .collect()
     }
 
     /// The power firmware: the first node that is compatible with PSCI and switched on.
@@ -352,7 +373,7 @@ impl<'a> Machine<'a> {
     pub fn memory(&self) -> impl Iterator<Item = PhysRange> + use<'a> {
         let root = self.tree.root();
         let cells = Cells::of(root);
-        children(Some(root))
+        tree::children(Some(root))
             .filter(|node| tree::string(*node, "device_type") == Some("memory"))
             .flat_map(move |node| tree::reg(node, cells))
             .filter_map(|(start, len)| PhysRange::with_len(PhysAddr(start), len))
@@ -371,7 +392,7 @@ impl<'a> Machine<'a> {
             size: 0,
         };
         let failed = |node| tree::string(node, "status").is_some_and(|it| it.starts_with("fail"));
-        children(cpus)
+        tree::children(cpus)
             .filter(|node| tree::string(*node, "device_type") == Some("cpu"))
             .filter(move |node| !failed(*node))
             .filter_map(move |node| {
@@ -396,17 +417,7 @@ impl<'a> Machine<'a> {
     /// [`Error::Path`] or [`Error::NoNode`] if there is no such node, [`Error::Disabled`] or
     /// [`Error::NoDriver`] if it cannot be used, and whatever is wrong with its properties.
     pub fn controller(&self, path: &str) -> Result<Controller, Error> {
-        let device = self.tree.resolve(path)?;
-        device.check_enabled()?;
-        let kind = tree::strings(device.node(), "compatible").find_map(family::controller_kind);
-        match kind.ok_or(Error::NoDriver)? {
-            ControllerKind::VirtioMmio => Ok(Controller::VirtioMmio {
-                registers: device.registers()?,
-                dma_coherent: device.inherits("dma-coherent"),
-            }),
-            ControllerKind::PciHostEcam => pci_host(&device).map(Controller::PciHost),
-            ControllerKind::Sdhci(quirks) => sdhci_host(&device, quirks).map(Controller::Sdhci),
-        }
+        self.device(path)?.controller()
     }
 
     fn chosen(&self) -> Option<Node<'a>> {
@@ -460,17 +471,8 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Iterates over a node's children.
-fn children<'a>(node: Option<Node<'a>>) -> impl Iterator<Item = Node<'a>> + use<'a> {
-    let children = node.and_then(|node| node.children().ok());
-    children
-        .into_iter()
-        .flat_map(|children| children.iter().map_while(Result::ok))
-}
-
 /// Describes a UART (binding `serial/8250.yaml` for where its registers lie).
-fn uart(device: &Lineage<'_>) -> Result<Console, Error> {
-    device.check_enabled()?;
+pub(crate) fn uart(device: &Lineage<'_>, kind: ConsoleKind) -> Result<Console, Error> {
     let node = device.node();
     let number = |property, default| {
         let cell = tree::property(node, property).and_then(|value| CellReader(value).take(1));
@@ -482,7 +484,6 @@ fn uart(device: &Lineage<'_>) -> Result<Console, Error> {
             }),
         }
     };
-    let kind = console_kind(node).ok_or(Error::NoDriver)?;
     let (shift, width) = match kind {
         ConsoleKind::Ns16550 => (number("reg-shift", 0)?, number("reg-io-width", 1)?),
         _ => (2, 4),
@@ -495,18 +496,9 @@ fn uart(device: &Lineage<'_>) -> Result<Console, Error> {
     })
 }
 
-/// Which UART driver a node needs.
-fn console_kind(node: Node<'_>) -> Option<ConsoleKind> {
-    tree::strings(node, "compatible").find_map(family::console_kind)
-}
-
 /// Describes a watchdog.
-fn watchdog(device: &Lineage<'_>) -> Result<Watchdog, Error> {
+pub(crate) fn watchdog(device: &Lineage<'_>, kind: WatchdogKind) -> Result<Watchdog, Error> {
     let node = device.node();
-    // First what most nodes fail at.
-    let kind = tree::strings(node, "compatible").find_map(watchdog_kind);
-    let kind = kind.ok_or(Error::NoDriver)?;
-    device.check_enabled()?;
     Ok(Watchdog {
         kind,
         registers: device.registers()?,
@@ -526,6 +518,18 @@ fn psci_is_standard(compatible: &str) -> Option<bool> {
         "arm,psci-1.0" | "arm,psci-0.2" => Some(true),
         "arm,psci" => Some(false),
         _ => None,
+    }
+}
+
+/// Describes a storage controller.
+pub(crate) fn controller(device: &Lineage<'_>, kind: ControllerKind) -> Result<Controller, Error> {
+    match kind {
+        ControllerKind::VirtioMmio => Ok(Controller::VirtioMmio {
+            registers: device.registers()?,
+            dma_coherent: device.inherits("dma-coherent"),
+        }),
+        ControllerKind::PciHostEcam => pci_host(device).map(Controller::PciHost),
+        ControllerKind::Sdhci(quirks) => sdhci_host(device, quirks).map(Controller::Sdhci),
     }
 }
 

@@ -4,8 +4,6 @@
 //! the crate's own ways are loose there ([`crate::guard`] lists how). Every lookup is a fixed
 //! number of walks over the blob, so its work is linear in the blob's size.
 
-use core::ops::ControlFlow;
-
 use crate::error::Error;
 use crate::guard::{self, Checked};
 use fdt::helpers::UnalignedFallibleNode;
@@ -24,6 +22,7 @@ pub(crate) struct Tree<'a> {
 }
 
 /// A node and its ancestors.
+#[derive(Clone)]
 pub(crate) struct Lineage<'a> {
     node: Node<'a>,
     /// From the root down to the node's parent; empty for the root.
@@ -48,31 +47,25 @@ impl<'a> Tree<'a> {
         &self,
         wanted: impl Fn(Node<'a>) -> bool,
     ) -> Result<Option<Lineage<'a>>, Error> {
-        let mut lineage = Lineage::root(self);
-        for step in self.root.all_nodes()? {
-            let (depth, node) = step?;
-            lineage.step(depth, node)?;
-            if wanted(node) {
+        for lineage in self.walk()? {
+            let lineage = lineage?;
+            if wanted(lineage.node) {
                 return Ok(Some(lineage));
             }
         }
         Ok(None)
     }
 
-    /// Shows all nodes below the root, depth first, until `visit` has seen enough.
+    /// Iterates over the nodes below the root, depth first.
     pub(crate) fn walk(
         &self,
-        mut visit: impl FnMut(&Lineage<'a>) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
+    ) -> Result<impl Iterator<Item = Result<Lineage<'a>, Error>> + use<'a>, Error> {
         let mut lineage = Lineage::root(self);
-        for step in self.root.all_nodes()? {
+        Ok(self.root.all_nodes()?.map(move |step| {
             let (depth, node) = step?;
             lineage.step(depth, node)?;
-            if visit(&lineage).is_break() {
-                break;
-            }
-        }
-        Ok(())
+            Ok(lineage.clone())
+        }))
     }
 
     /// Resolves a full path such as `/virtio_mmio@a003e00`, the form that
@@ -336,4 +329,12 @@ pub(crate) fn child<'a>(node: Node<'a>, component: &str) -> Result<Option<Node<'
         }
     }
     Ok(None)
+}
+
+/// Iterates over a node's children.
+pub(crate) fn children<'a>(node: Option<Node<'a>>) -> impl Iterator<Item = Node<'a>> + use<'a> {
+    let children = node.and_then(|node| node.children().ok());
+    children
+        .into_iter()
+        .flat_map(|children| children.iter().map_while(Result::ok))
 }

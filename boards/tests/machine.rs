@@ -362,20 +362,34 @@ fn consoles_that_cannot_be_used() {
             wide: true,
         })
     };
-    let table = [
-        // What stdout-path says, and what follows from it.
-        (Some("/uart@2000"), uart(0x2000)),
-        (Some("/uart@2000:115200n8"), uart(0x2000)),
-        (Some("serial"), uart(0x2000)),
-        (Some("/other@3000"), None),
-        (Some("/off@1000"), None),
-        // It is missing or leads nowhere: the first UART that is switched on.
-        (None, uart(0x2000)),
-        (Some(""), uart(0x2000)),
-        (Some("serial1"), uart(0x2000)),
-        (Some("/uart@2001"), uart(0x2000)),
+    type Aliases<'a> = &'a [(&'a str, &'a str)];
+    // Aliases of which the lowest that is switched on counts.
+    let serial: Aliases<'_> = &[
+        ("serial9", "/uart@4000"),
+        ("serial3", "/uart@2000"),
+        ("serial1", "/off@1000"),
     ];
-    for (path, expected) in table {
+    let table: [(Option<&str>, Aliases<'_>, _); 11] = [
+        // What stdout-path says, the serial aliases, and what follows.
+        (Some("/uart@2000"), &[], uart(0x2000)),
+        (Some("/uart@2000:115200n8"), &[], uart(0x2000)),
+        (Some("serial9"), serial, uart(0x4000)),
+        (Some("/other@3000"), serial, None),
+        (Some("/off@1000"), serial, None),
+        // It is missing or leads nowhere.
+        (None, serial, uart(0x2000)),
+        (Some(""), serial, uart(0x2000)),
+        (Some("serial4"), serial, uart(0x2000)),
+        (Some("/uart@2001"), serial, uart(0x2000)),
+        (
+            None,
+            &[("serial0", "/other@3000"), ("serial1", "/uart@2000")],
+            None,
+        ),
+        // A UART that nobody names is none.
+        (None, &[("serial", "/uart@2000")], None),
+    ];
+    for (path, aliases, expected) in table {
         let blob = trees::tree(|root| {
             trees::counts(root, 1, 1);
             trees::node(root, "off@1000", |off| {
@@ -385,15 +399,18 @@ fn consoles_that_cannot_be_used() {
             });
             trees::device(root, "uart@2000", "arm,pl011", &[0x2000, 0x1000]);
             trees::device(root, "other@3000", "acme,uart", &[0x3000, 0x1000]);
-            trees::node(root, "aliases", |aliases| {
-                trees::text(aliases, "serial", "/uart@2000")
+            trees::device(root, "uart@4000", "arm,pl011", &[0x4000, 0x1000]);
+            trees::node(root, "aliases", |node| {
+                for (name, path) in aliases {
+                    trees::text(node, name, path);
+                }
             });
             trees::node(root, "chosen", |chosen| {
                 path.into_iter()
                     .for_each(|path| trees::text(chosen, "stdout-path", path));
             });
         });
-        assert_eq!(open(&blob).console(), expected, "{path:?}");
+        assert_eq!(open(&blob).console(), expected, "{path:?} {aliases:?}");
     }
 }
 

@@ -5,6 +5,7 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod boards;
 mod checks;
 mod compare;
 mod demo;
@@ -47,6 +48,8 @@ enum Command {
     E2e(Box<e2e::Args>),
     /// Feeds what reads foreign bytes with bytes of all kinds, in search of a panic or a loop.
     Fuzz(fuzz::Args),
+    /// Tells what the boards of Debian's arm64 kernel resolve to: storage, console, reset.
+    Boards(boards::Args),
     /// Measures kdraw and kdump side by side.
     Bench(bench::Args),
 }
@@ -59,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test(args) => test::main(&args),
         Command::E2e(args) => e2e::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
+        Command::Boards(args) => boards::main(&args),
         Command::Bench(args) => bench::main(&args),
     }
 }

@@ -62,6 +62,14 @@ pub struct Kernel {
     pub release: String,
 }
 
+impl Kernel {
+    /// Returns the folder of the device trees that the kernel brings, by SoC vendor.
+    pub fn device_trees(&self) -> PathBuf {
+        let name = format!("usr/lib/linux-image-{}", self.release);
+        self.image.with_file_name(name)
+    }
+}
+
 /// Returns the kernel of a suite: the newest one of the day when it was first asked for.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::dist::Dist;
 use crate::scenario::tools::Readers;
 use crate::scenario::{self, Place, matrix, refusals};
-use crate::{checks, deny, e2e, fuzz, run, setup};
+use crate::{boards, checks, deny, e2e, fuzz, run, setup};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -154,6 +154,10 @@ fn host_tests() -> Vec<Test<'static>> {
     tests.push(Test {
         name: "deny".into(),
         work: Box::new(|| deny::check().map(|()| "cargo deny".into())),
+    });
+    tests.push(Test {
+        name: "boards".into(),
+        work: Box::new(boards::test),
     });
     tests
 }
