@@ -4,7 +4,7 @@
 //! lists what its boards carry, and every family's list is searched. So a new board with known
 //! devices works before anybody has listed it, at no promised tier.
 
-use crate::sdhci::{self, SdhciQuirks};
+use crate::sd::{self, SdKind};
 use crate::{qemu_virt, uarts};
 
 /// A storage controller that the payload has a driver for.
@@ -14,8 +14,8 @@ pub enum ControllerKind {
     VirtioMmio,
     /// A PCI host bridge with the generic ECAM configuration space; the disk is behind it.
     PciHostEcam,
-    /// A standard SD host controller with these quirks.
-    Sdhci(SdhciQuirks),
+    /// An SD host controller.
+    Sd(SdKind),
 }
 
 /// A UART that the payload has a driver for.
@@ -73,7 +73,7 @@ pub fn controller_kind(compatible: &str) -> Option<ControllerKind> {
     let of_family = FAMILIES
         .iter()
         .find_map(|family| lookup(family.controllers, compatible));
-    of_family.or_else(|| lookup(sdhci::CONTROLLERS, compatible).map(ControllerKind::Sdhci))
+    of_family.or_else(|| sd::kind(compatible).map(ControllerKind::Sd))
 }
 
 /// Finds the driver for a UART by one of its compatible strings.

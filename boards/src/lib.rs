@@ -9,7 +9,7 @@
 //! 3. [`machine`] asks the questions: where is the crash region, the console, the disk?
 //!
 //! What a board family needs beyond that (which compatible string means which driver) is in a
-//! file per family, here [`qemu_virt`]; standard SD hosts, which every family has, are in [`sdhci`]. The support table is in this folder's README.md.
+//! file per family, here [`qemu_virt`]; SD hosts, which every family has, are in [`sd`]. The support table is in this folder's README.md.
 //!
 //! What must not live here: register access, drivers, anything that changes memory.
 #![no_std]
@@ -33,6 +33,7 @@ pub mod family;
 pub mod guard;
 pub mod machine;
 pub mod qemu_virt;
+pub mod sd;
 pub mod sdhci;
 mod tree;
 pub mod uarts;
@@ -43,7 +44,8 @@ pub use error::Error;
 pub use family::{ConsoleKind, ControllerKind, Family, Tier, console_kind, controller_kind};
 pub use machine::{
     Conduit, Console, Controller, Cpu, EnableMethod, Machine, PciHost, PciSpace, PciWindow, Psci,
-    SdhciHost, Watchdog,
+    SdHost, Watchdog,
 };
+pub use sd::SdKind;
 pub use sdhci::SdhciQuirks;
 pub use watchdogs::{WatchdogKind, watchdog_kind};

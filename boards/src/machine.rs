@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::family::{self, ConsoleKind, ControllerKind, Family};
 use crate::guard;
-use crate::sdhci::SdhciQuirks;
+use crate::sd::SdKind;
 use crate::tree::{self, CellReader, Cells, Lineage, Node, Tree};
 use crate::watchdogs::WatchdogKind;
 use kdraw_format::addr::{PhysAddr, PhysRange};
@@ -133,13 +133,16 @@ pub enum Controller {
     },
     /// A PCI host bridge; the disk is a function behind it.
     PciHost(PciHost),
-    /// A standard SD host controller.
-    Sdhci(SdhciHost),
+    /// An SD host controller.
+    Sd(SdHost),
 }
 
-/// A standard SD host controller and how it is wired (binding `mmc/mmc-controller.yaml`).
+/// An SD host controller and how it is wired (bindings `mmc/mmc-controller.yaml` and
+/// `mmc/synopsys-dw-mshc-common.yaml`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SdhciHost {
+pub struct SdHost {
+    /// Whose it is.
+    pub kind: SdKind,
     /// Its registers.
     pub registers: PhysRange,
     /// Whether its DMA sees the CPU's caches.
@@ -152,8 +155,10 @@ pub struct SdhciHost {
     pub base_clock_hz: u32,
     /// The fastest clock allowed, in Hz; 0 if there is no limit.
     pub max_clock_hz: u32,
-    /// What it must not be believed about.
-    pub quirks: SdhciQuirks,
+    /// Whether the tree says that it does high speed; standard hosts say so themselves.
+    pub high_speed: bool,
+    /// Words in its FIFO; 0 if the tree does not say.
+    pub fifo_depth: u32,
 }
 
 /// A PCI host bridge with the generic ECAM configuration space.
@@ -529,12 +534,12 @@ pub(crate) fn controller(device: &Lineage<'_>, kind: ControllerKind) -> Result<C
             dma_coherent: device.inherits("dma-coherent"),
         }),
         ControllerKind::PciHostEcam => pci_host(device).map(Controller::PciHost),
-        ControllerKind::Sdhci(quirks) => sdhci_host(device, quirks).map(Controller::Sdhci),
+        ControllerKind::Sd(kind) => sd_host(device, kind).map(Controller::Sd),
     }
 }
 
 /// Describes an SD host controller.
-fn sdhci_host(device: &Lineage<'_>, quirks: SdhciQuirks) -> Result<SdhciHost, Error> {
+fn sd_host(device: &Lineage<'_>, kind: SdKind) -> Result<SdHost, Error> {
     let number = |name| {
         let value = tree::property(device.node(), name);
         let value = value.and_then(|value| CellReader(value).take(1));
@@ -542,7 +547,9 @@ fn sdhci_host(device: &Lineage<'_>, quirks: SdhciQuirks) -> Result<SdhciHost, Er
             .and_then(|value| u32::try_from(value).ok())
             .unwrap_or(0)
     };
-    Ok(SdhciHost {
+    let has = |name| tree::property(device.node(), name).is_some();
+    Ok(SdHost {
+        kind,
         registers: device.registers()?,
         dma_coherent: device.inherits("dma-coherent"),
         dma_is_direct: device.dma_is_direct(),
@@ -553,7 +560,8 @@ fn sdhci_host(device: &Lineage<'_>, quirks: SdhciQuirks) -> Result<SdhciHost, Er
         },
         base_clock_hz: number("clock-frequency"),
         max_clock_hz: number("max-frequency"),
-        quirks,
+        high_speed: kind.always_high_speed() || has("cap-sd-highspeed") || has("cap-mmc-highspeed"),
+        fifo_depth: number("fifo-depth"),
     })
 }
 

@@ -4,7 +4,7 @@
 use kdraw_boards::machine::MAX_WATCHDOGS;
 use kdraw_boards::{
     Conduit, Console, ConsoleKind, Controller, ControllerKind, Cpu, EnableMethod, Error, Machine,
-    PciHost, PciSpace, PciWindow, Psci, SdhciHost, SdhciQuirks, Watchdog, WatchdogKind,
+    PciHost, PciSpace, PciWindow, Psci, SdHost, SdKind, SdhciQuirks, Watchdog, WatchdogKind,
     controller_kind,
 };
 use kdraw_format::addr::{PhysAddr, PhysRange};
@@ -492,7 +492,7 @@ fn firmware_that_cannot_be_called() {
 
 #[test]
 fn sd_hosts_are_described_with_their_wiring() {
-    const HOST: SdhciHost = SdhciHost {
+    const HOST: SdHost = SdHost {
         registers: PhysRange {
             start: PhysAddr(0x9000),
             end: PhysAddr(0x9100),
@@ -502,23 +502,25 @@ fn sd_hosts_are_described_with_their_wiring() {
         width: 1,
         base_clock_hz: 0,
         max_clock_hz: 0,
-        quirks: SdhciQuirks {
+        high_speed: false,
+        fifo_depth: 0,
+        kind: SdKind::Sdhci(SdhciQuirks {
             unknown_base_clock: false,
             foreign_clock: false,
             no_dma: false,
             no_high_speed: false,
-        },
+        }),
     };
-    let indirect = SdhciHost {
+    let indirect = SdHost {
         dma_is_direct: false,
         ..HOST
     };
     type Cell<'a> = (&'a str, &'a [u32]);
     // Properties of the bus, of the controller, and what follows.
-    let table: [(&[Cell<'_>], &[Cell<'_>], SdhciHost); 11] = [
+    let table: [(&[Cell<'_>], &[Cell<'_>], SdHost); 13] = [
         (&[], &[], HOST),
-        (&[], &[("bus-width", &[4])], SdhciHost { width: 4, ..HOST }),
-        (&[], &[("bus-width", &[8])], SdhciHost { width: 8, ..HOST }),
+        (&[], &[("bus-width", &[4])], SdHost { width: 4, ..HOST }),
+        (&[], &[("bus-width", &[8])], SdHost { width: 8, ..HOST }),
         (&[], &[("bus-width", &[5])], HOST),
         (
             &[],
@@ -527,10 +529,27 @@ fn sd_hosts_are_described_with_their_wiring() {
                 ("clock-frequency", &[200_000_000]),
                 ("dma-coherent", &[]),
             ],
-            SdhciHost {
+            SdHost {
                 base_clock_hz: 200_000_000,
                 max_clock_hz: 25_000_000,
                 dma_coherent: true,
+                ..HOST
+            },
+        ),
+        (
+            &[],
+            &[("fifo-depth", &[256]), ("cap-sd-highspeed", &[])],
+            SdHost {
+                fifo_depth: 256,
+                high_speed: true,
+                ..HOST
+            },
+        ),
+        (
+            &[],
+            &[("cap-mmc-highspeed", &[])],
+            SdHost {
+                high_speed: true,
                 ..HOST
             },
         ),
@@ -571,7 +590,7 @@ fn sd_hosts_are_described_with_their_wiring() {
         let found = open(&blob).controller("/bus/mmc@9000");
         assert_eq!(
             found,
-            Ok(Controller::Sdhci(expected)),
+            Ok(Controller::Sd(expected)),
             "{bus:x?} {controller:x?}"
         );
     }
@@ -600,7 +619,24 @@ fn an_sd_hosts_quirks_are_those_of_the_first_name_that_is_known() {
         ),
     ] {
         let found = names.iter().find_map(|name| controller_kind(name));
-        assert_eq!(found, Some(ControllerKind::Sdhci(quirks)), "{names:?}");
+        assert_eq!(
+            found,
+            Some(ControllerKind::Sd(SdKind::Sdhci(quirks))),
+            "{names:?}"
+        );
+    }
+    for (names, kind) in [
+        (
+            ["rockchip,rk3399-dw-mshc", "rockchip,rk3288-dw-mshc"],
+            SdKind::DwMmc,
+        ),
+        (
+            ["allwinner,sun50i-h6-mmc", "allwinner,sun50i-a64-mmc"],
+            SdKind::Sunxi,
+        ),
+    ] {
+        let found = names.iter().find_map(|name| controller_kind(name));
+        assert_eq!(found, Some(ControllerKind::Sd(kind)), "{names:?}");
     }
     assert_eq!(controller_kind("fsl,imx8mm-usdhc"), None);
 }

@@ -217,7 +217,7 @@ fn interrogate(machine: &Machine<'_>) {
                 assert!(host.ecam.len() >= buses << 20);
             }
             Ok(Controller::VirtioMmio { registers, .. }) => assert!(!registers.is_empty()),
-            Ok(Controller::Sdhci(host)) => assert!(!host.registers.is_empty()),
+            Ok(Controller::Sd(host)) => assert!(!host.registers.is_empty()),
             Err(error) => assert_ne!(error, Error::Parser),
         }
     }

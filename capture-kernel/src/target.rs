@@ -1,12 +1,14 @@
 //! From the plan's target to a block device.
 
-use kdraw_boards::machine::{Controller, Machine, PciSpace, SdhciHost};
-use kdraw_drivers::disk::Disk;
+use kdraw_boards::machine::{Controller, Machine, PciSpace, SdHost};
+use kdraw_boards::{SdKind, SdhciQuirks};
+use kdraw_drivers::disk::{Disk, SdSetup};
 use kdraw_drivers::mmio::MmioRegion;
 use kdraw_drivers::pci::{FunctionAddress, HostBridge, Window};
-use kdraw_drivers::sd::BLOCK;
 use kdraw_drivers::sd::card::{Kind, Known, Proof};
-use kdraw_drivers::sd::sdhci::{Setup, capability};
+use kdraw_drivers::sd::dw_mmc::{self, Make};
+use kdraw_drivers::sd::sdhci::{self, capability};
+use kdraw_drivers::sd::{BLOCK, Wiring};
 use kdraw_format::addr::{Lba, PhysAddr, PhysRange};
 use kdraw_format::layout::Superblock;
 use kdraw_format::plan::{Card, PciAddress, Target};
@@ -111,11 +113,11 @@ impl Place {
                 let function = bridge.function(address, &mut map)?;
                 Disk::pci(&function, &mut map, self.namespace, memory, &Counter, proof)
             }
-            Controller::Sdhci(host) => {
+            Controller::Sd(host) => {
                 let registers = self
                     .registers(host.registers.start, host.registers.len())
                     .ok_or(DeviceError::Unusable("its registers cannot be mapped"))?;
-                Disk::sdhci(registers, memory, &Counter, setup(host), proof)
+                Disk::sd(registers, memory, &Counter, setup(host), proof)
             }
         }
     }
@@ -135,24 +137,41 @@ impl Place {
 }
 
 /// What the driver is told of an SD host.
-fn setup(host: &SdhciHost) -> Setup {
+fn setup(host: &SdHost) -> SdSetup {
+    let make = match host.kind {
+        SdKind::Sdhci(quirks) => return SdSetup::Sdhci(standard_setup(host, quirks)),
+        SdKind::DwMmc => Make::Synopsys,
+        SdKind::Sunxi => Make::Allwinner,
+    };
+    SdSetup::DwMmc(dw_mmc::Setup {
+        make,
+        wiring: Wiring {
+            width: host.width,
+            high_speed: host.high_speed,
+            max_clock_hz: host.max_clock_hz,
+        },
+        fifo_depth: host.fifo_depth,
+    })
+}
+
+fn standard_setup(host: &SdHost, quirks: SdhciQuirks) -> sdhci::Setup {
     let mut broken = 0;
-    if host.quirks.unknown_base_clock {
+    if quirks.unknown_base_clock {
         broken |= capability::BASE_CLOCK;
     }
-    if host.quirks.no_high_speed {
+    if quirks.no_high_speed {
         broken |= capability::HIGH_SPEED;
     }
-    if host.quirks.no_dma || !host.dma_is_direct {
+    if quirks.no_dma || !host.dma_is_direct {
         broken |= capability::ADMA2 | capability::SDMA;
     }
-    Setup {
+    sdhci::Setup {
         width: host.width,
         base_clock_hz: host.base_clock_hz,
         max_clock_hz: host.max_clock_hz,
         coherent: host.dma_coherent,
         broken,
-        foreign_clock: host.quirks.foreign_clock,
+        foreign_clock: quirks.foreign_clock,
     }
 }
 

@@ -45,7 +45,7 @@ pub enum ControllerError {
     /// A controller that the payload has no driver for.
     #[error(
         "the disk's controller {path} is {found}, which the payload cannot drive; it drives \
-         virtio,mmio and the standard SD hosts that boards/README.md names, and behind \
+         virtio,mmio and the SD hosts that boards/README.md names, and behind \
          {PCI_HOST} virtio-blk (1af4:1001, 1af4:1042), NVMe and standard SD hosts"
     )]
     NoDriver {

@@ -14,7 +14,9 @@ use crate::mmio::MmioRegion;
 use crate::nvme::{self, Nvme};
 use crate::pci::{Function, Mapper};
 use crate::sd::card::{Card, Proof};
-use crate::sd::sdhci::{self, Sdhci, Setup};
+use crate::sd::dw_mmc::DwMmc;
+use crate::sd::sdhci::{self, Sdhci};
+use crate::sd::{self, Bus, Command, Data, Fault, Host, Limits, dw_mmc};
 use crate::virtio::blk::VirtioBlk;
 use crate::virtio::mmio::MmioTransport;
 use crate::virtio::pci::PciTransport;
@@ -49,8 +51,88 @@ pub enum Disk {
     VirtioPci(VirtioBlk<PciTransport<MmioRegion>>),
     /// NVMe.
     Nvme(Nvme<MmioRegion>),
-    /// A card behind a standard SD host.
-    Sdhci(Card<Sdhci<MmioRegion, StaticClock>, StaticClock>),
+    /// A card behind an SD host.
+    Sd(Card<SdHost, StaticClock>),
+}
+
+/// What an SD host is and what its driver has to know.
+#[derive(Clone, Copy, Debug)]
+pub enum SdSetup {
+    /// Standard.
+    Sdhci(sdhci::Setup),
+    /// DesignWare's or Allwinner's.
+    DwMmc(dw_mmc::Setup),
+}
+
+/// An SD host of one of the kinds that there are drivers for, so that the card layer is compiled
+/// once.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is no heap to box in, and one host"
+)]
+pub enum SdHost {
+    /// Standard.
+    Sdhci(Sdhci<MmioRegion, StaticClock>),
+    /// DesignWare's or Allwinner's.
+    DwMmc(DwMmc<MmioRegion, StaticClock>),
+}
+
+impl SdHost {
+    fn host(&self) -> &dyn Host {
+        match self {
+            Self::Sdhci(host) => host,
+            Self::DwMmc(host) => host,
+        }
+    }
+
+    fn host_mut(&mut self) -> &mut dyn Host {
+        match self {
+            Self::Sdhci(host) => host,
+            Self::DwMmc(host) => host,
+        }
+    }
+}
+
+impl Host for SdHost {
+    fn limits(&self) -> Limits {
+        self.host().limits()
+    }
+
+    fn bus(&self) -> Bus {
+        self.host().bus()
+    }
+
+    fn take_over(&mut self) -> Result<(), Fault> {
+        self.host_mut().take_over()
+    }
+
+    fn restart(&mut self) -> Result<(), Fault> {
+        self.host_mut().restart()
+    }
+
+    fn set_bus(&mut self, bus: Bus) -> Result<(), Fault> {
+        self.host_mut().set_bus(bus)
+    }
+
+    fn reset_lines(&mut self) -> Result<(), Fault> {
+        self.host_mut().reset_lines()
+    }
+
+    fn degrade(&mut self) -> bool {
+        self.host_mut().degrade()
+    }
+
+    fn start(&mut self, command: Command, data: Option<&Data<'_>>) -> Result<(), Fault> {
+        self.host_mut().start(command, data)
+    }
+
+    fn poll(&mut self, data: Option<&Data<'_>>) -> Option<Result<[u32; 4], Fault>> {
+        self.host_mut().poll(data)
+    }
+
+    fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.host().describe(out)
+    }
 }
 
 impl Disk {
@@ -92,30 +174,36 @@ impl Disk {
             let registers = registers.ok_or(DeviceError::Unusable(
                 "SD host controller without registers in a window of the host bridge",
             ))?;
-            let setup = Setup {
+            let setup = SdSetup::Sdhci(sdhci::Setup {
                 coherent: true,
-                ..Setup::default()
-            };
-            return Self::sdhci(registers, memory, clock, setup, proof);
+                ..sdhci::Setup::default()
+            });
+            return Self::sd(registers, memory, clock, setup, proof);
         }
         let transport = PciTransport::new(function, map)?;
         let deadline = clock.deadline(BRING_UP_US);
         VirtioBlk::new(transport, memory, clock, deadline).map(Self::VirtioPci)
     }
 
-    /// Brings up the card behind the standard SD host at `registers`; `memory` becomes its
-    /// descriptors.
+    /// Brings up the card behind the SD host at `registers`; `memory` becomes its descriptors.
     ///
     /// # Errors
-    /// As [`sdhci::bring_up`].
-    pub fn sdhci(
+    /// As [`sd::memory_for`] and [`Card::new`].
+    pub fn sd(
         registers: MmioRegion,
         memory: DmaBuffer,
         clock: StaticClock,
-        setup: Setup,
+        setup: SdSetup,
         proof: Option<Proof<'_>>,
     ) -> Result<Self, DeviceError> {
-        sdhci::bring_up(registers, clock, memory, setup, proof).map(Self::Sdhci)
+        let (descriptors, scratch) = sd::memory_for(memory)?;
+        let host = match setup {
+            SdSetup::Sdhci(setup) => {
+                SdHost::Sdhci(Sdhci::new(registers, clock, descriptors, setup))
+            }
+            SdSetup::DwMmc(setup) => SdHost::DwMmc(DwMmc::new(registers, clock, setup)),
+        };
+        Card::new(host, clock, scratch, proof).map(Self::Sd)
     }
 
     fn device(&mut self) -> &mut dyn BlockDevice {
@@ -123,7 +211,7 @@ impl Disk {
             Self::VirtioMmio(device) => device,
             Self::VirtioPci(device) => device,
             Self::Nvme(device) => device,
-            Self::Sdhci(device) => device,
+            Self::Sd(device) => device,
         }
     }
 }
@@ -134,7 +222,7 @@ impl BlockDevice for Disk {
             Self::VirtioMmio(device) => device.geometry(),
             Self::VirtioPci(device) => device.geometry(),
             Self::Nvme(device) => device.geometry(),
-            Self::Sdhci(device) => device.geometry(),
+            Self::Sd(device) => device.geometry(),
         }
     }
 
@@ -155,7 +243,7 @@ impl BlockDevice for Disk {
             Self::VirtioMmio(device) => device.describe(out),
             Self::VirtioPci(device) => device.describe(out),
             Self::Nvme(device) => device.describe(out),
-            Self::Sdhci(device) => device.describe(out),
+            Self::Sd(device) => device.describe(out),
         }
     }
 }

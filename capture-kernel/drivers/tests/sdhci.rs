@@ -6,17 +6,21 @@ mod machine;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use fake_sd::bench::{
+    Clocked, PROOF, PROOF_LBA, Result, clock, describe, known, patterned, run, wait, with_proof,
+    write_and_read,
+};
 use fake_sd::card::{Model, State, Trouble};
-use fake_sd::{Controller, FakeRegisters, SlowClock};
+use fake_sd::sdhci::Controller;
+use fake_sd::{FakeHost as _, FakeRegisters};
 use kdraw_drivers::sd::card::{Card, Kind, Known, Proof, SCRATCH, TRIES};
-use kdraw_drivers::sd::sdhci::{self, MAX_TRANSFER, MEMORY_BYTES, Sdhci, Setup, capability};
+use kdraw_drivers::sd::sdhci::{MAX_TRANSFER, Sdhci, Setup, capability};
+use kdraw_drivers::sd::{self, MEMORY_BYTES};
 use kdraw_format::addr::Lba;
-use kdraw_pipeline::ports::{BlockDevice, Clock, Completion, DeviceError, DmaBuffer, Operation};
+use kdraw_pipeline::ports::{BlockDevice, Clock, DeviceError, DmaBuffer, Operation};
 use machine::{refuses_write, request, start};
 
-type Clocked = &'static SlowClock;
-type Device = Card<Sdhci<FakeRegisters, Clocked>, Clocked>;
-type Result<T = ()> = std::result::Result<T, DeviceError>;
+type Device = Card<Sdhci<FakeRegisters<Controller>, Clocked>, Clocked>;
 
 const SETUP: Setup = Setup {
     width: 0,
@@ -35,12 +39,16 @@ const ALL: [Model; 5] = [
     Model::Mmc,
 ];
 
-/// The block that proves a card, and what is in it.
-const PROOF_LBA: u64 = 64;
-const PROOF: u8 = 0x5a;
-
-fn clock() -> Clocked {
-    Box::leak(Box::default())
+fn bring_up(
+    registers: FakeRegisters<Controller>,
+    clock: Clocked,
+    memory: DmaBuffer,
+    setup: Setup,
+    proof: Option<Proof<'_>>,
+) -> Result<Device> {
+    let (descriptors, scratch) = sd::memory_for(memory)?;
+    let host = Sdhci::new(registers, clock, descriptors, setup);
+    Card::new(host, clock, scratch, proof)
 }
 
 /// Brings the card up, within what the docs promise.
@@ -51,74 +59,16 @@ fn probe(
 ) -> Result<Device> {
     let memory = controller.borrow_mut().allocate(MEMORY_BYTES);
     let clock = clock();
-    let mut is_right = |bytes: &[u8; SCRATCH]| bytes.iter().all(|&byte| byte == PROOF);
-    let proof = known.map(|known| Proof {
-        known,
-        lba: Lba(PROOF_LBA),
-        is_right: &mut is_right,
-    });
     let registers = FakeRegisters(controller.clone());
-    let card = sdhci::bring_up(registers, clock, memory, setup, proof);
+    let card = with_proof(known, |proof| {
+        bring_up(registers, clock, memory, setup, proof)
+    });
     assert!(clock.now_us() < 6_000_000, "{} µs", clock.now_us());
     card
 }
 
 fn up(controller: &Rc<RefCell<Controller>>) -> Device {
     probe(controller, SETUP, None).unwrap()
-}
-
-fn describe(device: &Device) -> String {
-    let mut text = String::new();
-    device.describe(&mut text).unwrap();
-    text
-}
-
-/// A buffer in which every word differs.
-fn patterned(controller: &RefCell<Controller>, len: usize, seed: u32) -> DmaBuffer {
-    let buffer = controller.borrow_mut().allocate(len);
-    for (index, word) in buffer.bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        *word = (index as u32 * 7 + seed).to_le_bytes();
-    }
-    buffer
-}
-
-/// Polls until a request has ended.
-fn wait(device: &mut Device) -> Completion {
-    (0..1_000_000)
-        .find_map(|_| device.poll())
-        .expect("a request ends")
-}
-
-fn run(
-    device: &mut Device,
-    operation: Operation,
-    lba: u64,
-    buffer: DmaBuffer,
-) -> Result<DmaBuffer> {
-    start(device, request(operation, lba, buffer))?;
-    let done = wait(device);
-    assert_eq!(done.lba, Lba(lba));
-    done.result.map(|()| done.buffer)
-}
-
-/// Writes `len` patterned bytes at block `lba` and checks that they, and only they, land; then
-/// reads them back.
-fn write_and_read(controller: &Rc<RefCell<Controller>>, device: &mut Device, lba: u64, len: usize) {
-    let at = lba as usize * 512;
-    controller.borrow_mut().card.medium.fill(0xee);
-    let buffer = patterned(controller, len, lba as u32);
-    let expected = buffer.bytes.to_vec();
-    let buffer = run(device, Operation::Write, lba, buffer).unwrap();
-    {
-        let medium = &controller.borrow().card.medium;
-        assert!(medium[at..][..len] == expected, "{len} bytes at {lba}");
-        let untouched = vec![0xee; medium.len()];
-        assert!(medium[..at] == untouched[..at]);
-        assert!(medium[at + len..] == untouched[at + len..]);
-    }
-    buffer.bytes.fill(0);
-    let buffer = run(device, Operation::Read, lba, buffer).unwrap();
-    assert!(buffer.bytes == expected);
 }
 
 #[test]
@@ -426,14 +376,7 @@ fn taken_over(controller: &Rc<RefCell<Controller>>) -> Device {
     let known = {
         let mut controller = controller.borrow_mut();
         controller.leave_running();
-        controller.card.medium[PROOF_LBA as usize * 512..][..SCRATCH].fill(PROOF);
-        Known {
-            kind: match controller.card.model {
-                Model::Mmc => Kind::Mmc,
-                _ => Kind::Sd,
-            },
-            rca: controller.card.rca as u16,
-        }
+        known(&mut controller.card)
     };
     if known.kind == Kind::Mmc {
         controller.borrow_mut().capabilities |= capability::EIGHT_LINES;
@@ -556,7 +499,7 @@ fn a_card_that_is_gone_ends_everything_in_time() {
         let memory = controller.borrow_mut().allocate(MEMORY_BYTES);
         let clock = clock();
         let registers = FakeRegisters(controller.clone());
-        let mut device = sdhci::bring_up(registers, clock, memory, SETUP, None).unwrap();
+        let mut device = bring_up(registers, clock, memory, SETUP, None).unwrap();
         controller.borrow_mut().card.removed = true;
         let before = clock.now_us();
         let buffer = patterned(&controller, 4096, 3);
@@ -650,7 +593,7 @@ fn a_dead_host_or_an_empty_slot_is_told() {
     let controller = Controller::new(Model::Sdhc);
     let memory = controller.borrow_mut().allocate(MEMORY_BYTES - 4096);
     let registers = FakeRegisters(controller.clone());
-    let short = sdhci::bring_up(registers, clock(), memory, SETUP, None);
+    let short = bring_up(registers, clock(), memory, SETUP, None);
     assert!(matches!(short, Err(DeviceError::Unusable(_))));
 }
 
@@ -809,11 +752,11 @@ fn a_mebibyte_takes_few_register_accesses() {
         // The first request selects the way.
         let buffer = buffers.pop().unwrap();
         buffers.push(run(&mut device, Operation::Write, 0, buffer).unwrap());
-        controller.borrow().accesses.set(0);
+        controller.borrow_mut().accesses = 0;
         for (turn, buffer) in buffers.into_iter().enumerate() {
             run(&mut device, Operation::Write, turn as u64 * 512, buffer).unwrap();
         }
-        let accesses = controller.borrow().accesses.get();
+        let accesses = controller.borrow().accesses;
         println!("{model:?}, without {broken:#x}: {accesses} accesses per MiB");
         assert!(accesses <= limit, "{model:?}: {accesses} accesses");
     }

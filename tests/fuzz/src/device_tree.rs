@@ -35,7 +35,7 @@ pub(crate) fn device_tree(data: &[u8]) {
                 assert!(host.ecam.len() >= buses << 20);
             }
             Ok(Controller::VirtioMmio { registers, .. }) => assert!(!registers.is_empty()),
-            Ok(Controller::Sdhci(host)) => assert!(!host.registers.is_empty()),
+            Ok(Controller::Sd(host)) => assert!(!host.registers.is_empty()),
             Err(error) => assert_ne!(error, Error::Parser),
         }
     }

@@ -1,23 +1,47 @@
 //! SD and eMMC: what every host controller and every card have in common.
 //!
 //! A [`Host`] moves commands and data over the bus and knows nothing of cards; the [`card`] layer
-//! knows cards and nothing of registers. [`registers`] decodes what cards say of themselves, and
-//! [`sdhci`] is the standard host controller.
+//! knows cards and nothing of registers. [`registers`] decodes what cards say of themselves.
+//! The hosts are in a file each: [`sdhci`], the standard host controller, and [`dw_mmc`].
 //!
 //! "SD" in these modules' docs is the SD Physical Layer Simplified Specification 6.00, "eMMC" is
 //! JEDEC JESD84-B51.
 
 pub mod card;
+pub mod dw_mmc;
 mod identify;
 pub mod registers;
 pub mod sdhci;
 
 use core::fmt;
 
-use crate::dma::DmaMemory;
+use card::SCRATCH;
+use kdraw_pipeline::ports::{Clock, DeviceError, DmaBuffer};
+
+use crate::dma::{self, DmaMemory};
+use crate::registers::{Registers, Width};
 
 /// Bytes of a block: what every card can do (SD 4.3.2; eMMC 6.6.1).
 pub const BLOCK: u32 = 512;
+
+/// Bytes of memory for a host's descriptors.
+const DESCRIPTORS: usize = 4096;
+/// Bytes of memory that a host and its card take, see [`memory_for`].
+pub const MEMORY_BYTES: usize = DESCRIPTORS + SCRATCH;
+
+/// Divides memory, [`MEMORY_BYTES`] or more and 4 KiB aligned, into a host's descriptors and its
+/// card's scratch.
+///
+/// # Errors
+/// [`DeviceError::Unusable`] if it is too short.
+pub fn memory_for(memory: DmaBuffer) -> Result<(DmaMemory, DmaMemory), DeviceError> {
+    let (descriptors, scratch) = dma::split(memory, DESCRIPTORS)
+        .filter(|(_, scratch)| scratch.bytes.len() >= SCRATCH)
+        .ok_or(DeviceError::Unusable(
+            "memory for the SD host controller too short",
+        ))?;
+    Ok((DmaMemory::new(descriptors), DmaMemory::new(scratch)))
+}
 
 /// What a card answers to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +132,39 @@ pub struct Limits {
     pub fixed_clock: bool,
 }
 
+/// How a board wires a host that is not standard and has no capabilities to read (binding
+/// `mmc/mmc-controller.yaml`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wiring {
+    /// Data lines.
+    pub width: u8,
+    /// Whether it does high speed.
+    pub high_speed: bool,
+    /// The fastest clock of the board, in Hz; 0: no limit.
+    pub max_clock_hz: u32,
+}
+
+impl Wiring {
+    /// The fastest clock of the board, in Hz.
+    const fn clock_limit(&self) -> u32 {
+        match self.max_clock_hz {
+            0 => u32::MAX,
+            limit => limit,
+        }
+    }
+
+    /// What a host that is wired like this can do, without DDR.
+    const fn limits(&self) -> Limits {
+        Limits {
+            width: self.width,
+            high_speed: self.high_speed,
+            ddr: false,
+            clock_hz: self.clock_limit(),
+            fixed_clock: false,
+        }
+    }
+}
+
 /// Why a command or its data failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -185,4 +242,37 @@ pub trait Host {
     /// # Errors
     /// Those of `out`.
     fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+/// Waits until `condition` holds.
+fn wait(clock: &impl Clock, timeout_us: u64, condition: impl FnMut() -> bool) -> Result<(), Fault> {
+    let deadline = clock.deadline(timeout_us);
+    match crate::wait_until(clock, deadline, condition) {
+        true => Ok(()),
+        false => Err(Fault::Silent),
+    }
+}
+
+/// Moves up to `words` words between the register `port`, of this offset and width, and memory from
+/// the byte `at` on, which goes on.
+fn pump(
+    registers: &impl Registers,
+    port: (usize, Width),
+    data: &Data<'_>,
+    at: &mut u64,
+    words: u32,
+) {
+    let (port, width) = port;
+    for _ in 0..words {
+        if *at >= u64::from(data.len()) {
+            return;
+        }
+        if data.to_card {
+            registers.write(port, width, data.memory.read(*at as usize, width));
+        } else {
+            data.memory
+                .write(*at as usize, width, registers.read(port, width));
+        }
+        *at = at.saturating_add(width.bytes() as u64);
+    }
 }

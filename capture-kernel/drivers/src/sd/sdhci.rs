@@ -22,22 +22,17 @@
 
 use core::fmt;
 
-use kdraw_pipeline::ports::{Clock, DeviceError, DmaBuffer};
+use kdraw_pipeline::ports::Clock;
 use tock_registers::interfaces::{Readable, Writeable};
 
-use super::card::{Card, Proof, SCRATCH};
 use super::registers::status;
-use super::{Answer, BLOCK, Bus, Command, Data, Fault, Host, Limits};
+use super::{Answer, BLOCK, Bus, Command, DESCRIPTORS, Data, Fault, Host, Limits, pump, wait};
 use crate::barrier;
-use crate::dma::{self, DmaMemory};
+use crate::dma::DmaMemory;
 use crate::registers::{Offset, Registers, Width};
 
 /// Bytes of registers that are used.
 pub const REGISTERS: u64 = 0x100;
-/// Bytes of memory for descriptors.
-const DESCRIPTORS: usize = 4096;
-/// Bytes of memory that [`bring_up`] takes.
-pub const MEMORY_BYTES: usize = DESCRIPTORS + SCRATCH;
 
 const SDMA_ADDRESS: Offset<u32> = Offset::new(0x00);
 /// Block size and SDMA boundary, block count.
@@ -51,7 +46,8 @@ const RESPONSE: [Offset<u32>; 4] = [
     Offset::new(0x18),
     Offset::new(0x1c),
 ];
-const BUFFER: Offset<u32> = Offset::new(0x20);
+/// The buffer port.
+const PORT: (usize, Width) = (0x20, Width::W32);
 const PRESENT: Offset<u32> = Offset::new(0x24);
 /// Host control 1, power, block gap, wake-up.
 const HOST_CONTROL: Offset<u32> = Offset::new(0x28);
@@ -215,28 +211,6 @@ enum Way {
     Port,
 }
 
-/// Brings up the card behind the controller at `registers`, see [`Card::new`]. `memory` is
-/// [`MEMORY_BYTES`] or more, 4 KiB aligned.
-///
-/// # Errors
-/// Those of [`Card::new`], and [`DeviceError::Unusable`] if the memory is too short.
-pub fn bring_up<R: Registers, C: Clock + Clone>(
-    registers: R,
-    clock: C,
-    memory: DmaBuffer,
-    setup: Setup,
-    proof: Option<Proof<'_>>,
-) -> Result<Card<Sdhci<R, C>, C>, DeviceError> {
-    let (descriptors, scratch) = dma::split(memory, DESCRIPTORS)
-        .filter(|(_, scratch)| scratch.bytes.len() >= SCRATCH)
-        .ok_or(DeviceError::Unusable(
-            "memory for the SD host controller too short",
-        ))?;
-    let descriptors = DmaMemory::new(descriptors);
-    let host = Sdhci::new(registers, clock.clone(), descriptors, setup);
-    Card::new(host, clock, DmaMemory::new(scratch), proof)
-}
-
 /// What is under way.
 #[derive(Clone, Copy, Debug)]
 struct Running {
@@ -270,8 +244,8 @@ pub struct Sdhci<R, C> {
 }
 
 impl<R: Registers, C: Clock> Sdhci<R, C> {
-    /// Reads the capabilities; touches nothing. `memory` is for descriptors.
-    fn new(registers: R, clock: C, memory: DmaMemory, setup: Setup) -> Self {
+    /// Reads the capabilities; touches nothing. `descriptors` is 4 KiB, aligned to that.
+    pub fn new(registers: R, clock: C, descriptors: DmaMemory, setup: Setup) -> Self {
         let words = [
             registers.at(CAPABILITIES).get(),
             registers.at(CAPABILITIES_HIGH).get(),
@@ -291,7 +265,7 @@ impl<R: Registers, C: Clock> Sdhci<R, C> {
             clock,
             setup,
             capabilities,
-            descriptors: memory,
+            descriptors,
         }
     }
 
@@ -336,11 +310,7 @@ impl<R: Registers, C: Clock> Sdhci<R, C> {
     }
 
     fn wait(&self, timeout_us: u64, condition: impl FnMut() -> bool) -> Result<(), Fault> {
-        let deadline = self.clock.deadline(timeout_us);
-        match crate::wait_until(&self.clock, deadline, condition) {
-            true => Ok(()),
-            false => Err(Fault::Silent),
-        }
+        wait(&self.clock, timeout_us, condition)
     }
 
     /// Lets time pass.
@@ -478,22 +448,6 @@ impl<R: Registers, C: Clock> Sdhci<R, C> {
         }
     }
 
-    /// Moves one block through the port.
-    fn move_block(&self, data: &Data<'_>, from: u64) {
-        let end = from.saturating_add(u64::from(data.block_size));
-        let mut at = from as usize;
-        while (at as u64) < end {
-            if data.to_card {
-                let word = data.memory.read(at, Width::W32);
-                self.registers.at(BUFFER).set(word as u32);
-            } else {
-                let word = self.registers.at(BUFFER).get();
-                data.memory.write(at, Width::W32, word.into());
-            }
-            at = at.saturating_add(4);
-        }
-    }
-
     /// What goes on with the data.
     fn data_step(&mut self, running: &mut Running, seen: u32, data: &Data<'_>) {
         match running.way {
@@ -501,8 +455,8 @@ impl<R: Registers, C: Clock> Sdhci<R, C> {
             Way::Port
                 if seen & (WRITE_READY | READ_READY) != 0 && running.at < u64::from(data.len()) =>
             {
-                self.move_block(data, running.at);
-                running.at = running.at.saturating_add(u64::from(data.block_size));
+                let words = data.block_size / 4;
+                pump(&self.registers, PORT, data, &mut running.at, words);
             }
             Way::Sdma if seen & DMA_BOUNDARY != 0 && seen & TRANSFER_COMPLETE == 0 => {
                 // Writing the address goes on (2.2.1).

@@ -1,504 +1,58 @@
-//! A standard SD host controller to play against: its registers, its DMA, and a [`Card`] behind.
-//!
-//! It is strict: an access that is no whole word, a command on taken lines or without a clock, a wrong
-//! descriptor or an address outside the memory handed out is a panic.
+//! SD host controllers to play against, each a set of registers with a [`slot::Slot`] behind, and
+//! what their tests share.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod bench;
 pub mod card;
+pub mod dw_mmc;
+pub mod sdhci;
+pub mod slot;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use card::{Card, Lines, Model, Reply, Trouble};
 use kdraw_drivers::registers::{Registers, Width};
-use kdraw_drivers::sd::sdhci::capability;
-use kdraw_pipeline::ports::DmaBuffer;
+use slot::Slot;
 
-use crate::machine::{Memory, SteppingClock};
-
-const COMMAND_COMPLETE: u32 = 1;
-const TRANSFER_COMPLETE: u32 = 2;
-const DMA_BOUNDARY: u32 = 1 << 3;
-const WRITE_READY: u32 = 1 << 4;
-const READ_READY: u32 = 1 << 5;
-const DATA_INHIBIT: u32 = 2;
-
-/// What QEMU's controller has, version 2.00: ADMA2, SDMA, high speed, 3.3 V, 52 MHz.
-pub const CAPABILITIES: u64 = 0x057834b4;
-
-#[derive(Debug)]
-pub struct Controller {
-    pub card: Card,
-    pub capabilities: u64,
-    pub version: u32,
-    pub words: [u32; 64],
-    /// Resets are never done.
-    pub stuck: bool,
-    /// Above this clock all data is garbled.
-    pub garbles_above_hz: u32,
-    /// Command numbers that end without Transfer Complete after busy.
-    pub no_busy_interrupt: bool,
-    /// Register accesses.
-    pub accesses: Cell<u64>,
-    /// The ways data went: DMA select, or "port".
-    pub ways: Vec<&'static str>,
-    memory: Memory,
-    transfer: Option<Transfer>,
-}
-
-/// Data under way.
-#[derive(Clone, Debug)]
-struct Transfer {
-    lines: Lines,
-    block_size: usize,
-    blocks: u32,
-    multiple: bool,
-    /// Bytes moved.
-    moved: usize,
-    /// For the port: bytes of the block that are in the buffer.
-    buffer: Vec<u8>,
-    trouble: Option<Trouble>,
-}
-
-impl Transfer {
-    fn len(&self) -> usize {
-        self.block_size * self.blocks as usize
-    }
-
-    fn to_card(&self) -> bool {
-        matches!(self.lines, Lines::Writes(_))
-    }
-}
-
-impl Controller {
-    pub fn new(model: Model) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self {
-            card: Card::new(model),
-            capabilities: CAPABILITIES,
-            version: 1,
-            words: [0; 64],
-            stuck: false,
-            garbles_above_hz: u32::MAX,
-            no_busy_interrupt: false,
-            accesses: Cell::new(0),
-            ways: vec![],
-            memory: Memory::default(),
-            transfer: None,
-        }))
-    }
-
-    /// A version 3.00 controller with 64-bit addresses, 8 lines and DDR50.
-    pub fn version_3(model: Model) -> Rc<RefCell<Self>> {
-        let this = Self::new(model);
-        this.borrow_mut().version = 2;
-        let base = 200 << 8;
-        let capabilities = CAPABILITIES & !capability::BASE_CLOCK | base;
-        this.borrow_mut().capabilities = capabilities
-            | capability::EIGHT_LINES
-            | capability::DDR50
-            | capability::ADDRESSES_64_V3;
-        this
-    }
-
-    /// Controller and card as a kernel would have left them.
-    pub fn leave_running(&mut self) {
-        self.card.leave_running();
-        let half = if self.version >= 2 { 2 } else { 1 };
-        self.words[0x2c / 4] = 0xe << 16 | half << 8 | 7;
-        let lines = if self.card.width == 8 { 1 << 5 } else { 1 << 1 };
-        self.words[0x28 / 4] = 0xf00 | lines | 1 << 2 | 2 << 3;
-        self.words[0x34 / 4] = 0x02ff_00fb;
-        self.words[0x38 / 4] = 0x02ff_00fb;
-    }
-
-    pub fn allocate(&mut self, len: usize) -> DmaBuffer {
-        let device_addr = 0x4000_0000 + 0x20_0000 * self.memory.pieces();
-        self.allocate_at(len, device_addr)
-    }
-
-    pub fn allocate_at(&mut self, len: usize, device_addr: u64) -> DmaBuffer {
-        self.memory.allocate_at(len, device_addr)
-    }
-
-    fn word(&self, offset: usize) -> u32 {
-        self.words[offset / 4]
-    }
-
-    /// The card's clock in Hz; 0 if it is off.
-    pub fn hz(&self) -> u32 {
-        let clock = self.word(0x2c);
-        if clock & 7 != 7 {
-            return 0;
-        }
-        let mut half = clock >> 8 & 0xff;
-        if self.version >= 2 {
-            half |= (clock >> 6 & 3) << 8;
-        } else {
-            assert!(half == 0 || half.is_power_of_two(), "divisor {half}");
-        }
-        let base = (self.capabilities >> 8 & 0xff) as u32 * 1_000_000;
-        base / (2 * half).max(1)
-    }
-
-    pub fn width(&self) -> u8 {
-        match self.word(0x28) & (1 << 1 | 1 << 5) {
-            0 => 1,
-            2 => 4,
-            _ => 8,
-        }
-    }
-
-    fn raise(&mut self, bits: u32) {
-        let enabled = self.word(0x34);
-        self.words[0x30 / 4] |= bits & enabled;
-        if bits & enabled & 0xffff_0000 != 0 {
-            self.words[0x30 / 4] |= 1 << 15;
-        }
-    }
-
-    /// The word at 0x0c was written: a command.
-    fn issue(&mut self, word: u32) {
-        let (index, data) = ((word >> 24) as u8, word & 1 << 21 != 0);
-        let inhibited = self.word(0x24) & if data { 3 } else { 1 };
-        assert_eq!(inhibited, 0, "command {index} on taken lines");
-        let hz = self.hz();
-        assert_ne!(hz, 0, "command {index} without a clock");
-        assert_ne!(self.word(0x28) & 0x100, 0, "command {index} without power");
-        assert_eq!(self.word(0x38), 0, "interrupts are on");
-
-        let trouble = self.card.trouble(index);
-        match trouble {
-            Some(Trouble::Mute) => return self.raise(1 << 16),
-            Some(Trouble::Silent) => {
-                self.words[0x24 / 4] |= 3;
-                return;
-            }
-            Some(Trouble::Status(bits)) => {
-                self.words[0x10 / 4] = 0x900 | bits;
-                return self.raise(COMMAND_COMPLETE);
-            }
-            _ => {}
-        }
-        let (reply, lines) = self.card.command(index, self.word(0x08), hz);
-        if trouble == Some(Trouble::Garbled) {
-            return self.raise(1 << 17);
-        }
-        match (word >> 16 & 3, reply) {
-            (0, Reply::None) => {}
-            (_, Reply::None) => return self.raise(1 << 16),
-            (1, Reply::Long([a, b, c, d])) => {
-                // Bits 127:8 of the answer.
-                let shifted = [c << 24 | d >> 8, b << 24 | c >> 8, a << 24 | b >> 8, a >> 8];
-                self.words[4..8].copy_from_slice(&shifted);
-            }
-            (2 | 3, Reply::Short(answer)) => self.words[0x10 / 4] = answer,
-            (expected, reply) => panic!("command {index}: {reply:?}, expected {expected}"),
-        }
-        self.raise(COMMAND_COMPLETE);
-        if matches!(lines, Lines::Busy) {
-            assert_eq!(word >> 16 & 3, 3, "command {index} makes busy");
-            if !self.no_busy_interrupt {
-                self.raise(TRANSFER_COMPLETE);
-            }
-        }
-        let carries = matches!(lines, Lines::Sends(_) | Lines::Reads(_) | Lines::Writes(_));
-        // A card that refuses answers without data: the host waits in vain.
-        if carries != data {
-            assert!(data, "command {index} has data");
-            self.words[0x24 / 4] |= DATA_INHIBIT;
-            return;
-        }
-        if data {
-            self.begin(word, lines, trouble);
-        }
-    }
-
-    fn begin(&mut self, word: u32, lines: Lines, trouble: Option<Trouble>) {
-        let blocks = self.word(0x04);
-        let multiple = word & 1 << 5 != 0;
-        let transfer = Transfer {
-            block_size: (blocks & 0xfff) as usize,
-            blocks: if multiple { blocks >> 16 } else { 1 },
-            multiple,
-            moved: 0,
-            buffer: vec![],
-            trouble,
-            lines,
-        };
-        assert_eq!(word & 1 << 4 == 0, transfer.to_card(), "direction");
-        assert_eq!(word & 1 << 1 != 0, multiple, "block count");
-        assert_eq!(word & 0xc, 0, "auto commands");
-        self.words[0x24 / 4] |= DATA_INHIBIT;
-        let bus = self.word(0x3c) >> 16;
-        let (width, hz) = (self.width(), self.hz());
-        let high_speed = self.word(0x28) & 4 != 0;
-        let ddr = bus & 7 == 4;
-        if !self.card.understands(width, hz, high_speed, ddr) || hz > self.garbles_above_hz {
-            return self.raise(1 << 21);
-        }
-        self.transfer = Some(transfer);
-        let dma = word & 1 != 0;
-        match (dma, self.word(0x28) >> 3 & 3, bus >> 12 & 3) {
-            (false, ..) => {
-                self.ways.push("port");
-                self.port_goes_on();
-            }
-            (true, 0, 0) => {
-                self.ways.push("SDMA");
-                self.sdma_goes_on();
-            }
-            (true, 2, 0) => self.adma("ADMA2", 8),
-            (true, 3, 0) => self.adma("ADMA2-64", 12),
-            (true, 2, 3) => self.adma("ADMA2-64 v4", 16),
-            other => panic!("DMA {other:?}"),
-        }
-    }
-
-    /// Whether the next block comes to grief; then nothing more happens.
-    fn grief(&mut self) -> bool {
-        let Some(transfer) = &self.transfer else {
-            return true;
-        };
-        let done = (transfer.moved / transfer.block_size) as u32;
-        let error = match transfer.trouble {
-            Some(Trouble::DataGarbled(after)) if after == done => 1 << 21,
-            Some(Trouble::DataStops(after)) if after == done => 1 << 20,
-            Some(Trouble::NoMemory(after)) if after == done => 1 << 25,
-            _ => 0,
-        };
-        if self.card.removed {
-            self.raise(1 << 20);
-        } else if error != 0 {
-            self.raise(error);
-        } else {
-            return false;
-        }
-        self.transfer = None;
-        true
-    }
-
-    /// Moves one block between card and memory, or the port's buffer; false at grief.
-    fn move_block(&mut self, memory: Option<u64>) -> bool {
-        if self.grief() {
-            return false;
-        }
-        let mut transfer = self.transfer.take().unwrap();
-        let size = transfer.block_size;
-        let from = transfer.moved;
-        let block = match &transfer.lines {
-            Lines::Sends(bytes) => bytes[from..][..size].to_vec(),
-            Lines::Reads(at) => self.card.medium[at + from..][..size].to_vec(),
-            Lines::Writes(at) => {
-                let at = at + from;
-                let block = match memory {
-                    Some(memory) => {
-                        let memory = self.memory.at(memory, size);
-                        (0..size)
-                            .step_by(4)
-                            .flat_map(|at| (memory.read(at, Width::W32) as u32).to_le_bytes())
-                            .collect()
-                    }
-                    None => core::mem::take(&mut transfer.buffer),
-                };
-                self.card.write_block(at, &block);
-                block
-            }
-            other => panic!("{other:?} has no data"),
-        };
-        if !transfer.to_card() {
-            match memory {
-                Some(memory) => {
-                    let memory = self.memory.at(memory, size);
-                    for (index, word) in block.as_chunks::<4>().0.iter().enumerate() {
-                        let word = u32::from_le_bytes(*word);
-                        memory.write(index * 4, Width::W32, word.into());
-                    }
-                }
-                None => transfer.buffer = block,
-            }
-        }
-        transfer.moved += size;
-        self.transfer = Some(transfer);
-        true
-    }
-
-    fn finish(&mut self) {
-        let transfer = self.transfer.take().unwrap();
-        assert_eq!(transfer.moved, transfer.len());
-        if !matches!(transfer.lines, Lines::Sends(_)) {
-            self.card.end_of_data(transfer.multiple, transfer.blocks);
-        }
-        self.words[0x24 / 4] &= !DATA_INHIBIT;
-        self.raise(TRANSFER_COMPLETE);
-    }
-
-    /// Walks the descriptors of `stride` bytes.
-    fn adma(&mut self, way: &'static str, stride: u64) {
-        self.ways.push(way);
-        let mut at = u64::from(self.word(0x58));
-        if stride > 8 {
-            at |= u64::from(self.word(0x5c)) << 32;
-        }
-        loop {
-            let descriptor = self.memory.at(at, stride as usize);
-            let head = descriptor.read(0, Width::W32);
-            assert_eq!(head & 0xff & !2, 0x21, "attributes {head:#x}");
-            let len = (head >> 16) as usize;
-            assert_ne!(len, 0);
-            let mut address = descriptor.read(4, Width::W32);
-            if stride > 8 {
-                address |= descriptor.read(8, Width::W32) << 32;
-            }
-            let size = self.transfer.as_ref().unwrap().block_size;
-            assert!(len.is_multiple_of(size));
-            let last = address + len as u64 - 1;
-            assert_eq!(address >> 27, last >> 27, "across 128 MiB");
-            for offset in (0..len).step_by(size) {
-                if !self.move_block(Some(address + offset as u64)) {
-                    return;
-                }
-            }
-            if head & 2 != 0 {
-                return self.finish();
-            }
-            at += stride;
-        }
-    }
-
-    fn sdma_goes_on(&mut self) {
-        let mut address = u64::from(self.word(0x00));
-        let boundary = 4096 << (self.word(0x04) >> 12 & 7);
-        loop {
-            let size = self.transfer.as_ref().unwrap().block_size;
-            if !self.move_block(Some(address)) {
-                return;
-            }
-            address += size as u64;
-            let transfer = self.transfer.as_ref().unwrap();
-            if transfer.moved == transfer.len() {
-                return self.finish();
-            }
-            if address.is_multiple_of(boundary) {
-                self.words[0] = address as u32;
-                return self.raise(DMA_BOUNDARY);
-            }
-        }
-    }
-
-    /// The port is ready for the next block, or done.
-    fn port_goes_on(&mut self) {
-        let Some(transfer) = &self.transfer else {
-            return;
-        };
-        if transfer.moved == transfer.len() {
-            return self.finish();
-        }
-        if transfer.to_card() {
-            if !self.grief() {
-                self.raise(WRITE_READY);
-            }
-        } else if self.move_block(None) {
-            self.raise(READ_READY);
-        }
-    }
-
-    fn port_write(&mut self, value: u32) {
-        let transfer = self.transfer.as_mut().expect("port written to at rest");
-        assert!(transfer.to_card());
-        transfer.buffer.extend(value.to_le_bytes());
-        if transfer.buffer.len() == transfer.block_size && self.move_block(None) {
-            self.port_goes_on();
-        }
-    }
-
-    fn port_read(&mut self) -> u32 {
-        let transfer = self.transfer.as_mut().expect("port read at rest");
-        let word: Vec<u8> = transfer.buffer.drain(..4).collect();
-        let empty = transfer.buffer.is_empty();
-        if empty {
-            self.port_goes_on();
-        }
-        u32::from_le_bytes(word.try_into().unwrap())
-    }
-
-    fn reset(&mut self, clock: u32) {
-        if clock & 1 << 24 != 0 {
-            self.words = [0; 64];
-        }
-        self.words[0x30 / 4] = 0;
-        self.words[0x24 / 4] &= !3;
-        self.transfer = None;
-    }
-
-    fn read(&mut self, offset: usize) -> u32 {
-        match offset {
-            0x20 => self.port_read(),
-            0x24 => self.word(0x24) | 0x01f0_0000,
-            0x40 => self.capabilities as u32,
-            0x44 => (self.capabilities >> 32) as u32,
-            0xfc => self.version << 16,
-            _ => self.word(offset),
-        }
-    }
-
-    fn write(&mut self, offset: usize, value: u32) {
-        let old = self.word(offset);
-        match offset {
-            0x00 => {
-                self.words[0] = value;
-                if self.transfer.is_some() {
-                    assert_eq!(value, old, "SDMA goes on elsewhere");
-                    self.sdma_goes_on();
-                }
-            }
-            0x0c => self.issue(value),
-            0x20 => self.port_write(value),
-            0x2c => {
-                // The internal clock is stable at once.
-                let stable = (value & 1) << 1;
-                self.words[0x2c / 4] = value & !2 | stable;
-                if value >> 24 != 0 && !self.stuck {
-                    self.words[0x2c / 4] &= 0x00ff_ffff;
-                    self.reset(value);
-                }
-            }
-            0x30 => {
-                let mut left = old & !value;
-                if left & 0xffff_0000 == 0 {
-                    left &= !(1 << 15);
-                }
-                self.words[0x30 / 4] = left;
-            }
-            0x04 | 0x08 | 0x28 | 0x34 | 0x38 | 0x3c | 0x58 | 0x5c => {
-                self.words[offset / 4] = value;
-            }
-            _ => panic!("write of {value:#x} at {offset:#x}"),
-        }
-    }
-}
-
-/// The controller's registers.
-#[derive(Debug)]
-pub struct FakeRegisters(pub Rc<RefCell<Controller>>);
-
-impl Registers for FakeRegisters {
-    fn size(&self) -> usize {
-        0x100
-    }
-
-    fn read(&self, offset: usize, width: Width) -> u64 {
-        assert_eq!((width, offset % 4), (Width::W32, 0));
-        let mut controller = self.0.borrow_mut();
-        controller.accesses.set(controller.accesses.get() + 1);
-        controller.read(offset).into()
-    }
-
-    fn write(&self, offset: usize, width: Width, value: u64) {
-        assert_eq!((width, offset % 4), (Width::W32, 0));
-        let mut controller = self.0.borrow_mut();
-        controller.accesses.set(controller.accesses.get() + 1);
-        controller.write(offset, value as u32);
-    }
-}
+use crate::machine::SteppingClock;
 
 /// A clock on which each look takes a tenth of a millisecond.
 pub type SlowClock = SteppingClock<100>;
+
+/// A controller.
+pub trait FakeHost {
+    /// The card's slot.
+    fn slot(&mut self) -> &mut Slot;
+
+    /// Controller and card as a kernel would have left them.
+    fn leave_running(&mut self);
+
+    /// The card's clock in Hz; 0 if it is off.
+    fn hz(&self) -> u32;
+
+    /// Whoever reads or writes a register.
+    fn read(&mut self, offset: usize, width: Width) -> u64;
+    fn write(&mut self, offset: usize, width: Width, value: u64);
+}
+
+/// A controller's registers.
+#[derive(Debug)]
+pub struct FakeRegisters<H>(pub Rc<RefCell<H>>);
+
+impl<H: FakeHost> Registers for FakeRegisters<H> {
+    fn size(&self) -> usize {
+        0x1000
+    }
+
+    fn read(&self, offset: usize, width: Width) -> u64 {
+        let mut host = self.0.borrow_mut();
+        host.slot().accesses += 1;
+        host.read(offset, width)
+    }
+
+    fn write(&self, offset: usize, width: Width, value: u64) {
+        let mut host = self.0.borrow_mut();
+        host.slot().accesses += 1;
+        host.write(offset, width, value);
+    }
+}
