@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use kdraw_guest::pattern::{self, MARKERS, Marker, PAGE_SIZE};
 
-use crate::qemu::RAM_BASE;
+use crate::scenario::boot::Boot;
 
 /// What is read at a time.
 const BLOCK: u64 = 1 << 20;
@@ -157,17 +157,18 @@ impl Vmcore {
         (kernel, self.loads.len())
     }
 
-    /// Compares every page of every PT_LOAD with the RAM file, except those in `crash_region`.
-    pub fn compare(&self, ram: &Path, crash_region: &Range<u64>) -> Result<Comparison> {
+    /// Compares every page of every PT_LOAD with the RAM file of a boot, except those in the crash
+    /// region.
+    pub fn compare(&self, ram: &Path, boot: &Boot) -> Result<Comparison> {
         let ram = File::open(ram).with_context(|| ram.display().to_string())?;
-        let ram_end = RAM_BASE + ram.metadata()?.len();
+        let ram_end = boot.ram_base + ram.metadata()?.len();
         let wanted = pipe_marker_heads();
         let mut found = BTreeSet::new();
         let mut result = Comparison::default();
         let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
         for load in &self.loads {
             let end = load.phys + load.in_file;
-            if load.phys < RAM_BASE || end > ram_end {
+            if load.phys < boot.ram_base || end > ram_end {
                 result.outside.push(load.phys..end);
                 continue;
             }
@@ -175,14 +176,14 @@ impl Vmcore {
                 let length = BLOCK.min(load.in_file - done) as usize;
                 let (left, right) = (&mut left[..length], &mut right[..length]);
                 self.file.read_exact_at(left, load.offset + done)?;
-                ram.read_exact_at(right, load.phys + done - RAM_BASE)?;
+                ram.read_exact_at(right, load.phys + done - boot.ram_base)?;
                 for (index, (dumped, real)) in left
                     .chunks(PAGE_SIZE)
                     .zip(right.chunks(PAGE_SIZE))
                     .enumerate()
                 {
                     let phys = load.phys + done + (index * PAGE_SIZE) as u64;
-                    if crash_region.contains(&phys) {
+                    if boot.crash_region.contains(&phys) {
                         continue;
                     }
                     result.pages += 1;

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::board::Board;
 use crate::disk::Disk;
 use crate::disk_bus::DiskBus;
 use crate::dist::{self, Dist};
@@ -159,7 +160,8 @@ fn scenario(args: &Args) -> Scenario {
         smp: 2,
         crashkernel: "8M".into(),
         cpu: "cortex-a72".into(),
-        machine: Vec::new(),
+        board: Board::Virt,
+        virt: Vec::new(),
         disk: DiskBus::VirtioMmio,
         identify_card: false,
         fill: args.mem / 2,

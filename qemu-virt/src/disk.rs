@@ -258,6 +258,12 @@ impl Disk {
         start..start + JOURNAL_RECORDS * JOURNAL_RECORD
     }
 
+    /// Returns where the last partition ends.
+    pub fn partitions_end(&self) -> u64 {
+        let ends = self.partitions.iter().map(|part| part.start + part.length);
+        ends.max().unwrap_or(0)
+    }
+
     /// Returns the bytes outside the dump partition.
     pub fn size_outside(&self) -> u64 {
         self.size - self.part(DUMP).length

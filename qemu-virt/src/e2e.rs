@@ -30,11 +30,13 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn main(args: &Args) -> Result<()> {
+    let mut scenario = args.scenario.clone();
+    scenario.fit_machine();
+    let scenario = &scenario;
     if args.dist.is_none() {
         setup::ensure()?;
     }
     let dist = programs(args.dist.as_deref())?;
-    let scenario = &args.scenario;
     let default = run::target_dir().join("e2e").join(&scenario.name);
     let place = Place::new(
         args.out.as_ref().unwrap_or(&default),

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Tells which of the `count` pages from page frame `first` on were kept.
-pub fn kept(path: &Path, first: u64, count: usize) -> Result<Vec<bool>> {
+/// Tells which of the first `count` page frames were kept.
+pub fn kept(path: &Path, count: usize) -> Result<Vec<bool>> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let header: [u8; 464] = read(&file, 0)?;
     ensure!(
@@ -29,7 +29,7 @@ pub fn kept(path: &Path, first: u64, count: usize) -> Result<Vec<bool>> {
     let mut bitmap = vec![0; usize::try_from(blocks / 2)?];
     file.read_exact_at(&mut bitmap, bitmaps + blocks / 2)?;
     let kept = |pfn: u64| pfn < pages && bitmap[(pfn / 8) as usize] >> (pfn % 8) & 1 != 0;
-    Ok((first..).take(count).map(kept).collect())
+    Ok((0..).take(count).map(kept).collect())
 }
 
 fn read<const N: usize>(file: &File, at: u64) -> Result<[u8; N]> {

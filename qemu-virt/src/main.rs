@@ -5,6 +5,7 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod board;
 mod boards;
 mod checks;
 mod compare;

@@ -12,6 +12,7 @@
 //! crash-arm64/          Debian's own arm64 crash, with the libraries it needs
 //! makedumpfile-arm64/   Debian's newest arm64 makedumpfile, likewise
 //! makedumpfile/         makedumpfile for this machine that reads arm64 dumps
+//! qemu/                 Debian's newest QEMU for this machine, where its own is older
 //! ```
 //! A folder appears under its final name only when it is complete. A lock lets several xtasks run
 //! at once.
@@ -334,18 +335,87 @@ fn newest_with_libraries(name: &str) -> Result<PathBuf> {
     let _lock = lock()?;
     if !root.exists() {
         let apt = Apt::new(Suite::Sid.name())?;
-        let packages = with_libraries(&apt, name)?;
+        run::fill_dir(&root, |part| unpack_with_libraries(&apt, name, part))?;
+    }
+    Ok(root)
+}
+
+/// The program of QEMU that runs arm64 machines.
+pub const QEMU: &str = "qemu-system-aarch64";
+
+/// Returns a QEMU with every device and machine that scenarios use: this machine's own if it has
+/// them, else Debian's newest, which runs with libraries of its own.
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded, or does not run.
+pub fn newest_qemu() -> Result<PathBuf> {
+    let own = Path::new(QEMU);
+    if is_new(own) {
+        return Ok(own.to_owned());
+    }
+    let root = cache_dir().join("qemu");
+    let program = root.join(QEMU);
+    if program.exists() {
+        return Ok(program);
+    }
+    let _lock = lock()?;
+    if !program.exists() {
+        let apt = Apt::of_host(Suite::Sid.name())?;
         run::fill_dir(&root, |part| {
-            apt.unpack(&packages, part)?;
-            // The program's interpreter lies in /lib, which base-files makes a link.
-            let lib = part.join("lib");
-            if !lib.exists() {
-                std::os::unix::fs::symlink("usr/lib", &lib).context("cannot link lib")?;
-            }
+            unpack_with_libraries(&apt, "qemu-system-arm", part)?;
+            let script = part.join(QEMU);
+            std::fs::write(&script, with_own_libraries(part)?)
+                .with_context(|| format!("cannot write {}", script.display()))?;
+            run::quiet(Command::new("chmod").arg("+x").arg(&script))?;
+            ensure!(
+                is_new(&script),
+                "Debian's newest QEMU does not run on this machine, or has no eMMC; install \
+                 QEMU 11 or later in another way"
+            );
             Ok(())
         })?;
     }
-    Ok(root)
+    Ok(program)
+}
+
+/// Tells whether a QEMU is new enough, by what came last: eMMC as a device that can be plugged in.
+/// The newest of the machines, imx8mp-evk, came before.
+fn is_new(qemu: &Path) -> bool {
+    run::output(Command::new(qemu).args(["-device", "help"]))
+        .is_ok_and(|devices| devices.contains("name \"emmc\""))
+}
+
+/// Returns a script that runs the unpacked QEMU with the C library and the others beside it.
+fn with_own_libraries(root: &Path) -> Result<String> {
+    let is_loader = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("ld-linux-")
+    };
+    let loader = run::entries(&root.join("usr/lib"))?
+        .iter()
+        .filter(|folder| folder.is_dir())
+        .find_map(|folder| run::entries(folder).ok()?.into_iter().find(is_loader))
+        .with_context(|| format!("{} holds no dynamic loader", root.display()))?;
+    let loader = loader.strip_prefix(root)?;
+    let libraries = loader.parent().unwrap_or(loader);
+    Ok(format!(
+        "#!/bin/sh\nroot=$(dirname \"$0\")\nexec \"$root/{}\" --library-path \"$root/{}\" \\\n    \
+         \"$root/usr/bin/{QEMU}\" -L \"$root/usr/share/qemu\" \"$@\"\n",
+        loader.display(),
+        libraries.display()
+    ))
+}
+
+/// Unpacks a package and its libraries on top of each other.
+fn unpack_with_libraries(apt: &Apt, name: &str, root: &Path) -> Result<()> {
+    apt.unpack(&with_libraries(apt, name)?, root)?;
+    // A program's interpreter lies in /lib, which base-files makes a link.
+    let lib = root.join("lib");
+    if !lib.exists() {
+        std::os::unix::fs::symlink("usr/lib", &lib).context("cannot link lib")?;
+    }
+    Ok(())
 }
 
 /// Finds a package and the libraries that it depends on, however indirectly.

@@ -15,26 +15,23 @@ use kdraw_linux::translate::VirtMem;
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
 use crate::compare::Vmcore;
-use crate::qemu::RAM_BASE;
 use crate::scenario::boot::Boot;
 
-/// The first page frame of RAM.
-pub const FIRST_FRAME: u64 = RAM_BASE / FRAME_SIZE;
-
-/// Which pages a dump has; by page frame, from [`FIRST_FRAME`] on.
+/// Which pages a dump has; by page frame number.
 pub type KeptPages = Vec<bool>;
 
 /// The crashed kernel's memory: System RAM without the crash region.
 pub struct Memory {
     ram: File,
-    /// Page frames of RAM, System RAM or not.
+    ram_base: u64,
+    /// Page frames up to the end of RAM, System RAM or not.
     pub frames: usize,
     /// What of it is the crashed kernel's, in order.
     pub ranges: Vec<PhysRange>,
     notes: Vec<u8>,
 }
 
-/// What the pages of the memory are; by page frame, from [`FIRST_FRAME`] on.
+/// What the pages of the memory are; by page frame number.
 pub struct Pages {
     /// The class of each page; `None` for what is not the crashed kernel's.
     pub classes: Vec<Option<PageClass>>,
@@ -46,7 +43,8 @@ impl Memory {
     /// Opens the RAM file of a boot that has ended; `notes` are those of its vmcore.
     pub fn open(ram: &Path, boot: &Boot, notes: Vec<u8>) -> Result<Self> {
         let ram = File::open(ram).with_context(|| ram.display().to_string())?;
-        let frames = usize::try_from(ram.metadata()?.len() / FRAME_SIZE)?;
+        let ram_base = boot.ram_base;
+        let frames = usize::try_from((ram_base + ram.metadata()?.len()) / FRAME_SIZE)?;
         let crash = &boot.crash_region;
         let pieces = boot.system_ram.iter().flat_map(|range| {
             [
@@ -64,6 +62,7 @@ impl Memory {
         ranges.sort_by_key(|range| range.start);
         Ok(Self {
             ram,
+            ram_base,
             frames,
             ranges,
             notes,
@@ -90,7 +89,7 @@ impl Memory {
         for range in &self.ranges {
             let mut spans = classifier.spans(&view, *range);
             for span in &mut spans {
-                let first = (span.first.0 - FIRST_FRAME) as usize;
+                let first = span.first.0 as usize;
                 pages.classes[first..first + span.frames as usize].fill(Some(span.class));
             }
             pages.doubts.add(&spans.doubts());
@@ -106,7 +105,7 @@ impl Memory {
                 let first = covered.start.max(range.start.0) / FRAME_SIZE;
                 let end = covered.end.min(range.end.0).div_ceil(FRAME_SIZE);
                 for pfn in first..end {
-                    kept[(pfn - FIRST_FRAME) as usize] = true;
+                    kept[pfn as usize] = true;
                 }
             }
         }
@@ -121,7 +120,8 @@ impl PhysMem for Memory {
         if !self.ranges.iter().any(|range| range.contains(&wanted)) {
             return Err(unreadable);
         }
-        let read = self.ram.read_exact_at(into, at.0 - RAM_BASE);
+        let at = at.0.checked_sub(self.ram_base).ok_or(unreadable)?;
+        let read = self.ram.read_exact_at(into, at);
         read.map_err(|_| unreadable)
     }
 }

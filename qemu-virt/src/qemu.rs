@@ -14,10 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::board::Board;
 use crate::disk_bus::DiskBus;
-
-/// Physical address of the first byte of RAM on `-M virt` (hw/arm/virt.c, `VIRT_MEM`).
-pub const RAM_BASE: u64 = 0x4000_0000;
 
 /// Longest silence of the console before the run counts as hung.
 const SILENCE: Duration = Duration::from_secs(240);
@@ -28,10 +26,14 @@ pub struct Machine<'a> {
     pub mem_mib: u64,
     /// CPUs.
     pub smp: u32,
-    /// QEMU's name of the CPU.
+    /// The machine.
+    pub board: Board,
+    /// QEMU's name of the CPU of `virt`; a board has its own.
     pub cpu: &'a str,
     /// Further options of `-M virt`, each `key=value`.
     pub options: &'a [String],
+    /// The device tree; without it QEMU makes one.
+    pub device_tree: Option<PathBuf>,
     /// How the disk is attached.
     pub bus: DiskBus,
     /// The disk image.
@@ -84,6 +86,7 @@ pub struct Qemu {
     deadline: Instant,
     sockets: PathBuf,
     ram: PathBuf,
+    ram_base: u64,
 }
 
 impl Qemu {
@@ -91,7 +94,8 @@ impl Qemu {
     /// that ends in `.qemu`.
     pub fn start(machine: &Machine<'_>, log: &Path, budget: Duration) -> Result<Self> {
         let messages = File::create(log.with_extension("qemu"))?;
-        let mut command = command_line(machine);
+        let mut command = Command::new(machine.bus.qemu()?);
+        add_options(&mut command, machine);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -128,6 +132,7 @@ impl Qemu {
             deadline: started + budget,
             sockets: machine.sockets.to_path_buf(),
             ram: machine.ram.to_path_buf(),
+            ram_base: machine.board.ram_base(),
         })
     }
 
@@ -144,7 +149,7 @@ impl Qemu {
         // It answers when the machine is made: what that writes to RAM is there by now.
         let ram = File::options().write(true).open(&self.ram)?;
         for (address, bytes) in contents {
-            let offset = address.checked_sub(RAM_BASE).context("no RAM there")?;
+            let offset = address.checked_sub(self.ram_base).context("no RAM there")?;
             ram.write_all_at(bytes, offset)?;
         }
         monitor.request(r#"{"execute":"cont"}"#).map(|_| ())
@@ -186,7 +191,7 @@ impl Qemu {
 
     /// Sends a BREAK on the serial console.
     pub fn send_break(&self) -> Result<()> {
-        self.request(r#"{"execute":"chardev-send-break","arguments":{"id":"serial0"}}"#)
+        self.request(r#"{"execute":"chardev-send-break","arguments":{"id":"console"}}"#)
     }
 
     /// Stops the disk: it takes requests and answers none. (The limit of one byte per second lets
@@ -209,7 +214,7 @@ impl Qemu {
 
     /// Reads guest memory at a physical address.
     pub fn memory(&self, address: u64, length: usize) -> Result<Vec<u8>> {
-        let offset = address.checked_sub(RAM_BASE).context("no RAM there")?;
+        let offset = address.checked_sub(self.ram_base).context("no RAM there")?;
         let mut bytes = vec![0; length];
         File::open(&self.ram)?.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
@@ -239,8 +244,8 @@ impl Drop for Qemu {
     }
 }
 
-fn command_line(machine: &Machine<'_>) -> Command {
-    let mut options = vec!["virt".to_owned(), "memory-backend=ram".into()];
+fn add_options(command: &mut Command, machine: &Machine<'_>) {
+    let mut options = vec![machine.board.name().to_owned(), "memory-backend=ram".into()];
     options.extend(machine.options.iter().cloned());
     let socket = |name: &str| {
         let path = machine.sockets.join(name);
@@ -249,9 +254,8 @@ fn command_line(machine: &Machine<'_>) -> Command {
             path.display()
         )
     };
-    let mut command = Command::new("qemu-system-aarch64");
     command
-        .args(["-M", &options.join(","), "-cpu", machine.cpu])
+        .args(["-M", &options.join(",")])
         .args([
             "-smp",
             &machine.smp.to_string(),
@@ -283,12 +287,7 @@ fn command_line(machine: &Machine<'_>) -> Command {
         } else {
             &[]
         })
-        .args([
-            "-chardev",
-            "stdio,id=serial0,signal=off",
-            "-serial",
-            "chardev:serial0",
-        ])
+        .args(["-chardev", "stdio,id=console,signal=off"])
         .args([
             "-chardev",
             &socket("qmp"),
@@ -296,9 +295,19 @@ fn command_line(machine: &Machine<'_>) -> Command {
             "chardev=qmp,mode=control",
         ])
         .args(["-chardev", &socket("gdb"), "-gdb", "chardev:gdb"])
-        .args(["-global", "virtio-mmio.force-legacy=false"])
         .arg("-drive")
         .arg(drive(machine));
+    if machine.board == Board::Virt {
+        command.args(["-cpu", machine.cpu]);
+        command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    }
+    for _ in 0..machine.board.uart() {
+        command.args(["-serial", "null"]);
+    }
+    command.args(["-serial", "chardev:console"]);
+    if let Some(tree) = &machine.device_tree {
+        command.arg("-dtb").arg(tree);
+    }
     for device in machine.bus.devices() {
         command.args(["-device", device]);
     }
@@ -313,7 +322,6 @@ fn command_line(machine: &Machine<'_>) -> Command {
             .arg(machine.initramfs)
             .args(["-append", machine.command_line]),
     };
-    command
 }
 
 /// Returns QEMU's option for the disk's image. (Its blkdebug driver answers every write that
@@ -329,7 +337,7 @@ fn drive(machine: &Machine<'_>) -> String {
             byte / 512
         ),
     };
-    format!("{file},format=raw,if=none,id=disk")
+    format!("{file},format=raw,{},id=disk", machine.bus.slot())
 }
 
 /// The longest wait for an answer of QEMU itself.

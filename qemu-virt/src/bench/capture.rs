@@ -10,8 +10,8 @@ use kdraw_format::slot::Outcome;
 
 use super::instructions::{self, Count};
 use super::rows::{Measure, Row, Tool};
+use crate::board::Board;
 use crate::disk::Disk;
-use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::material::Kernel;
 use crate::run;
@@ -34,6 +34,8 @@ pub mod measure {
     pub const BYTES: &str = "bytes";
     /// GiB of the crashed kernel's memory dealt with in a second of dumping.
     pub const RATE: &str = "evidence_gib_per_s";
+    /// Millions of bytes written in a second of writing, as the trailer has it.
+    pub const WRITE_RATE: &str = "written_mb_per_s";
     /// MiB of the crashed kernel's memory.
     pub const EVIDENCE: &str = "evidence_mib";
     /// Instructions from `panic()` to the reset.
@@ -138,14 +140,13 @@ impl Prepared<'_> {
         Ok(disk.path)
     }
 
-    /// Returns a disk for one run, in memory and with all its blocks there: to find them when they
-    /// are written costs the host as much as a CPU of the guest.
+    /// Returns a disk for one run, in memory and with all blocks of its partitions there: to find
+    /// them when they are written costs the host as much as a CPU of the guest.
     fn fresh_disk(&self) -> Result<Disk> {
         let disk = self.disk.copy_to(&self.place.disk_in_memory())?;
-        let size = std::fs::metadata(&disk.path)?.len();
         run::quiet(
             Command::new("fallocate")
-                .args(["--length", &size.to_string()])
+                .args(["--length", &disk.partitions_end().to_string()])
                 .arg(&disk.path),
         )?;
         Ok(disk)
@@ -229,6 +230,13 @@ impl Prepared<'_> {
         }
         let elapsed = header.elapsed_us as f64 / 1000.0;
         let (mut black_box, mut before) = (None, 0.0);
+        let trailer = &info["dumps"][0]["trailer"];
+        if let (Some(bytes), Some(us)) = (
+            trailer["written_bytes"].as_f64(),
+            trailer["written_us"].as_f64(),
+        ) {
+            sample.insert(measure::WRITE_RATE.into(), bytes / us.max(1.0));
+        }
         let mut phase = |name: &str, end: f64| {
             sample.insert(format!("{}{name}", measure::PHASE), end - before);
             before = end;
@@ -236,11 +244,7 @@ impl Prepared<'_> {
                 black_box = Some(end);
             }
         };
-        for pair in info["dumps"][0]["trailer"]["phases"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
+        for pair in trailer["phases"].as_array().into_iter().flatten() {
             if let (Some(name), Some(end)) = (pair[0].as_str(), pair[1].as_f64()) {
                 phase(name, end / 1000.0);
             }
@@ -314,8 +318,9 @@ fn scenario(row: &Row) -> Scenario {
         smp: row.cpus,
         crashkernel: row.reserved.into(),
         cpu: super::GUEST_CPU.into(),
-        machine: Vec::new(),
-        disk: DiskBus::VirtioMmio,
+        board: Board::Virt,
+        virt: Vec::new(),
+        disk: row.disk,
         identify_card: false,
         fill: row.fill,
         panic: Panic::Sysrq,

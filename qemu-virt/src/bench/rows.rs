@@ -2,6 +2,7 @@
 //!
 //! The rows of a group take turns, so that a change of the host's load meets all of them.
 
+use crate::disk_bus::DiskBus;
 use crate::material::Suite;
 use crate::scenario::kdump::{Method, RESERVATION};
 use crate::scenario::{Compress, DumpOptions};
@@ -37,6 +38,8 @@ pub struct Row {
     /// RAM in MiB.
     pub mem: u64,
     pub cpus: u32,
+    /// How the disk is attached.
+    pub disk: DiskBus,
     /// Memory that the guest fills before it panics, in MiB.
     pub fill: u64,
     /// The crash region, as on the kernel's command line.
@@ -58,6 +61,8 @@ pub mod group {
     pub const MEMORY: &str = "memory";
     /// Along the size of RAM, the same amount filled.
     pub const GROWTH: &str = "growth";
+    /// Along the kinds of disk.
+    pub const DISKS: &str = "disks";
     /// Counted instructions.
     pub const INSTRUCTIONS: &str = "instructions";
     /// How small the crash region may be.
@@ -151,6 +156,7 @@ pub fn all(extent: Extent, runs: usize) -> Vec<Row> {
         kernel: Suite::Bookworm,
         mem: 1024,
         cpus: 2,
+        disk: DiskBus::VirtioMmio,
         fill: 512,
         reserved: "",
         tool: LEVEL_31,
@@ -257,6 +263,20 @@ pub fn all(extent: Extent, runs: usize) -> Vec<Row> {
             ..base.clone()
         };
         add(&base, &[(LEVEL_31, 3)]);
+    }
+    for (disk, at) in [
+        (DiskBus::VirtioMmio, "virtio"),
+        (DiskBus::Nvme, "nvme"),
+        (DiskBus::Sdhci, "sdhci"),
+    ] {
+        let base = Row {
+            group: group::DISKS,
+            at: at.into(),
+            disk,
+            ..base.clone()
+        };
+        // As many bytes as there can be, and nothing else to do: the device is what is measured.
+        add(&base, &[(LEVEL_0_RAW, 5)]);
     }
     let mut smallest = |tool: Tool, sizes: &[&'static str]| {
         for reserved in sizes {

@@ -22,7 +22,7 @@ use super::{Place, Scenario};
 use crate::compare::Vmcore;
 use crate::disk::Disk;
 use crate::dist::Dist;
-use crate::qemu::{Machine, Qemu, RAM_BASE};
+use crate::qemu::{Machine, Qemu};
 
 /// Bytes from the start of RAM that a machine without a kernel overwrites with its device tree
 /// (hw/arm/virt.c).
@@ -139,7 +139,8 @@ impl Again<'_> {
         File::open(self.place.ram())?.read_exact_at(&mut start, 0)?;
         let log = self.place.file(&format!("{name}.log"));
         let mut qemu = Qemu::start(&machine, &log, super::budget(self.scenario))?;
-        qemu.begin(&[(RAM_BASE, &start), (self.armed.crash_region.start, &loaded)])?;
+        let ram_base = self.boot.ram_base;
+        qemu.begin(&[(ram_base, &start), (self.armed.crash_region.start, &loaded)])?;
         let mut said = String::new();
         while let Some(line) = qemu.next_line()? {
             if line.text.starts_with("kdraw: ") {
@@ -162,7 +163,7 @@ impl Again<'_> {
 
     /// Checks that every page of a vmcore is the memory's.
     pub fn compare(&self, vmcore: &Vmcore) -> Result<String> {
-        let compared = vmcore.compare(self.place.ram(), &self.boot.crash_region)?;
+        let compared = vmcore.compare(self.place.ram(), self.boot)?;
         let told = format!(
             "{} pages compared, {} differ",
             compared.pages, compared.mismatches
@@ -185,12 +186,13 @@ impl Again<'_> {
     /// Returns the checksum of the memory outside the crash region.
     fn evidence_checksum(&self) -> Result<u64> {
         let ram = File::open(self.place.ram())?;
-        let end = RAM_BASE + ram.metadata()?.len();
+        let ram_base = self.boot.ram_base;
+        let end = ram_base + ram.metadata()?.len();
         let mut sum = Checksum::default();
         let mut block = vec![0; BLOCK];
-        for at in (RAM_BASE..end).step_by(BLOCK) {
+        for at in (ram_base..end).step_by(BLOCK) {
             if !self.armed.crash_region.contains(&at) {
-                ram.read_exact_at(&mut block, at - RAM_BASE)?;
+                ram.read_exact_at(&mut block, at - ram_base)?;
                 sum.add(&block);
             }
         }

@@ -21,6 +21,8 @@ pub struct Boot {
     pub lines: Vec<Line>,
     /// Exit status of each step of `/init`.
     pub steps: BTreeMap<String, i32>,
+    /// Physical address of the first byte of RAM.
+    pub ram_base: u64,
     /// System RAM, from /proc/iomem.
     pub system_ram: Vec<Range<u64>>,
     /// The crash region, from /proc/iomem.
@@ -47,6 +49,7 @@ pub fn run(
     let mut boot = Boot {
         lines: Vec::new(),
         steps: BTreeMap::new(),
+        ram_base: machine.board.ram_base(),
         system_ram: Vec::new(),
         crash_region: 0..0,
         markers: BTreeMap::new(),
@@ -240,6 +243,7 @@ impl Boot {
         // A plain partition's core is copied by one CPU.
         if !scenario.plain {
             let working = match u32::from(scenario.dump.cpus) {
+                _ if !scenario.board.starts_cpus() => 1,
                 0 => scenario.smp,
                 limit => scenario.smp.min(limit),
             };

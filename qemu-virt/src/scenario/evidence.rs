@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use kdraw_guest::pattern::{MARKERS, PAGE_SIZE};
 use kdraw_linux::classify::{DumpLevel, PageClass};
 
@@ -13,7 +13,7 @@ use super::{Loader, Place, Scenario};
 use crate::compare::Vmcore;
 use crate::disk::{DUMP, Disk};
 use crate::dist::Dist;
-use crate::memory::{FIRST_FRAME, Memory};
+use crate::memory::Memory;
 use crate::run;
 
 /// ELF note type of a CPU's registers (include/uapi/linux/elf.h).
@@ -72,7 +72,12 @@ pub fn check_dump(
         Ok(line.trim().to_owned())
     };
     outcome.check_result("payload-log", told("INFO entered at EL"));
-    outcome.check_result("device", told(&scenario.disk.told(scenario.identify_card)));
+    let [device, way] = scenario.disk.told(scenario.identify_card);
+    let device = told(&device).and_then(|line| {
+        ensure!(line.contains(&way), "{line:?} does not say {way:?}");
+        Ok(line)
+    });
+    outcome.check_result("device", device);
     let mut found = Vec::new();
     let folder = place.file("extracted");
     let started = std::time::Instant::now();
@@ -239,7 +244,7 @@ fn check_vmcore(
         kernel == loads,
         format!("{kernel} of {loads} PT_LOADs have a kernel address"),
     );
-    let compared = vmcore.compare(place.ram(), &boot.crash_region)?;
+    let compared = vmcore.compare(place.ram(), boot)?;
     outcome.size(&named("pages_compared"), compared.pages);
     outcome.check(
         &named("pages-equal"),
@@ -297,7 +302,7 @@ pub fn coverage(place: &Place, boot: &Boot, vmcore: &Vmcore, level: DumpLevel) -
     let expected = memory.classify()?.kept(level);
     let found = memory.pages_in(vmcore);
     let only = |have: &[bool], lack: &[bool]| -> Vec<u64> {
-        let pages = (FIRST_FRAME..).zip(have.iter().zip(lack));
+        let pages = (0..).zip(have.iter().zip(lack));
         let pages = pages.filter(|(_, (have, lack))| **have && !**lack);
         pages.map(|(pfn, _)| pfn).collect()
     };

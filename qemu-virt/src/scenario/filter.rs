@@ -25,7 +25,7 @@ use super::{KernelChoice, Place, Scenario, evidence};
 use crate::compare::Vmcore;
 use crate::kdump_file;
 use crate::material::{self, Suite};
-use crate::memory::{self, FIRST_FRAME, KeptPages, Memory, Pages};
+use crate::memory::{self, KeptPages, Memory, Pages};
 use crate::run;
 
 /// The dump levels that are compared.
@@ -163,7 +163,7 @@ impl Comparison<'_> {
         program: &dyn Fn() -> Result<Command>,
     ) -> Result<String> {
         let out = self.run_makedumpfile(program, &["-d", &bits.to_string()])?;
-        let kept = kdump_file::kept(&out, FIRST_FRAME, self.dumps.memory.frames)?;
+        let kept = kdump_file::kept(&out, self.dumps.memory.frames)?;
         std::fs::remove_file(&out)?;
         self.compare(&format!("makedumpfile-{bits}"), dumped, &kept)
     }
@@ -249,8 +249,7 @@ impl Comparison<'_> {
             .map(|(count, kind)| format!("{count} × {kind}"))
             .collect();
         let pages = indexes.iter().zip(&told);
-        let pages =
-            pages.map(|(index, kind)| format!("{:#x} {kind}\n", FIRST_FRAME + *index as u64));
+        let pages = pages.map(|(index, kind)| format!("{index:#x} {kind}\n"));
         std::fs::write(
             self.place.file(&format!("filter-{name}.txt")),
             format!("{}\n\n{}", lines.join("\n"), pages.collect::<String>()),
@@ -262,7 +261,7 @@ impl Comparison<'_> {
     fn kinds(&self, indexes: &[usize]) -> Result<Vec<String>> {
         let mut list = String::new();
         for index in indexes {
-            list += &format!("{}\n", FIRST_FRAME + *index as u64);
+            list += &format!("{index}\n");
         }
         let complete = &self.dumps.complete;
         let text = script(complete, self.vmlinux, &["explain".into()], &list)?;
@@ -369,7 +368,7 @@ fn drgn_classes(vmcore: &Path, vmlinux: &Path, memory: &Memory) -> Result<Vec<Op
             .find(|class| class.name() == name);
         let class = class.with_context(|| format!("classes.py says {name:?}"))?;
         for pfn in pfn..pfn + count {
-            classes[(pfn - FIRST_FRAME) as usize] = Some(class);
+            classes[pfn as usize] = Some(class);
         }
     }
     Ok(classes)
@@ -388,10 +387,8 @@ fn kernel_classes(ram: &Path, memory: &Memory) -> Result<Vec<Option<PageClass>>>
         if words.next() != Some(page_flags::MAGIC) {
             continue;
         }
-        let first = words
-            .next()
-            .and_then(|first| first.checked_sub(FIRST_FRAME));
-        for (index, entry) in (first.context("an odd page of flags")?..).zip(words) {
+        let first = words.next().context("an odd page of flags")?;
+        for (index, entry) in (first..).zip(words) {
             if let Some(slot) = flags.get_mut(index as usize) {
                 *slot = Some(entry);
             }
@@ -401,7 +398,7 @@ fn kernel_classes(ram: &Path, memory: &Memory) -> Result<Vec<Option<PageClass>>>
     let mut head = PageClass::Kernel;
     for PhysRange { start, end } in &memory.ranges {
         for pfn in start.pfn().0..end.pfn().0 {
-            let index = (pfn - FIRST_FRAME) as usize;
+            let index = pfn as usize;
             let flags = flags[index].with_context(|| format!("no flags of page {pfn:#x}"))?;
             // Tails have few flags of their own.
             if flags & kpf::TAIL == 0 || flags & kpf::HWPOISON != 0 {

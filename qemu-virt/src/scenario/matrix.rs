@@ -3,6 +3,7 @@
 //! A new variant is a new row; `quick` names the kernels on which it also runs without `--full`.
 
 use super::{DumpOptions, KernelChoice, Loader, Panic, Scenario};
+use crate::board::Board;
 use crate::disk_bus::DiskBus;
 use crate::material::Suite;
 
@@ -15,7 +16,8 @@ struct Variant {
     mem: u64,
     smp: u32,
     cpu: &'static str,
-    machine: &'static [&'static str],
+    board: Board,
+    virt: &'static [&'static str],
     disk: DiskBus,
     identify_card: bool,
     panic: Panic,
@@ -30,6 +32,8 @@ struct Variant {
     recover: bool,
     /// Also opened with drgn, crash and gdb.
     tools: bool,
+    /// Played on these kernels.
+    suites: &'static [Suite],
     /// On these kernels, with `--full`, with Debian's arm64 build of crash besides.
     arm64_crash: &'static [Suite],
     quick: &'static [Suite],
@@ -43,7 +47,8 @@ const BASE: Variant = Variant {
     mem: 1024,
     smp: 2,
     cpu: "cortex-a72",
-    machine: &[],
+    board: Board::Virt,
+    virt: &[],
     disk: DiskBus::VirtioMmio,
     identify_card: false,
     panic: Panic::Sysrq,
@@ -54,8 +59,15 @@ const BASE: Variant = Variant {
     again: false,
     recover: false,
     tools: false,
+    suites: &SUITES,
     arm64_crash: &[],
     quick: &[],
+};
+
+/// A board with a card in its slot. Only one kernel: what differs from `virt` is the hardware.
+const BOARD: Variant = Variant {
+    suites: &[Suite::Trixie],
+    ..BASE
 };
 
 const VARIANTS: &[Variant] = &[
@@ -77,7 +89,7 @@ const VARIANTS: &[Variant] = &[
     Variant {
         name: "four-cpus-gic3",
         smp: 4,
-        machine: &["gic-version=3"],
+        virt: &["gic-version=3"],
         disk: DiskBus::VirtioPci,
         panic: Panic::IrqOff,
         panic_cpu: 3,
@@ -86,7 +98,7 @@ const VARIANTS: &[Variant] = &[
     },
     Variant {
         name: "el2",
-        machine: &["virtualization=on"],
+        virt: &["virtualization=on"],
         panic: Panic::Null,
         panic_cpu: 1,
         quick: &[Suite::Bookworm],
@@ -96,7 +108,7 @@ const VARIANTS: &[Variant] = &[
         name: "el2-vhe",
         smp: 4,
         cpu: MAX,
-        machine: &["virtualization=on", "gic-version=3"],
+        virt: &["virtualization=on", "gic-version=3"],
         panic_cpu: 2,
         quick: &[Suite::Sid],
         ..BASE
@@ -105,7 +117,7 @@ const VARIANTS: &[Variant] = &[
         name: "el2-vhe-pci-3g",
         mem: 3072,
         cpu: MAX,
-        machine: &["virtualization=on"],
+        virt: &["virtualization=on"],
         disk: DiskBus::VirtioPci,
         panic: Panic::IrqOff,
         panic_cpu: 1,
@@ -165,6 +177,11 @@ const VARIANTS: &[Variant] = &[
         ..BASE
     },
     Variant {
+        name: "xlnx-zcu102",
+        board: Board::XlnxZcu102,
+        ..BOARD
+    },
+    Variant {
         name: "stock-kexec",
         panic_cpu: 1,
         loader: Loader::Kexec,
@@ -189,6 +206,9 @@ pub fn all() -> Vec<Entry> {
     let mut entries = Vec::new();
     for suite in SUITES {
         for variant in VARIANTS {
+            if !variant.suites.contains(&suite) {
+                continue;
+            }
             entries.push(Entry {
                 scenario: variant.on(suite),
                 quick: variant.quick.contains(&suite),
@@ -202,14 +222,15 @@ pub fn all() -> Vec<Entry> {
 
 impl Variant {
     fn on(&self, suite: Suite) -> Scenario {
-        Scenario {
+        let mut scenario = Scenario {
             name: format!("{}-{}", suite.name(), self.name),
             kernel: KernelChoice::Suite(suite),
             mem: self.mem,
             smp: self.smp,
             crashkernel: "8M".into(),
             cpu: self.cpu.into(),
-            machine: self.machine.iter().map(|&option| option.into()).collect(),
+            board: self.board,
+            virt: self.virt.iter().map(|&option| option.into()).collect(),
             disk: self.disk,
             identify_card: self.identify_card,
             fill: 256,
@@ -221,7 +242,9 @@ impl Variant {
             recover: self.recover,
             estimate: self.estimate,
             dump: DumpOptions::default(),
-        }
+        };
+        scenario.fit_machine();
+        scenario
     }
 }
 

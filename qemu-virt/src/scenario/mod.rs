@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::board::Board;
 use crate::disk::Disk;
 use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
@@ -38,6 +39,9 @@ use boot::Boot;
 pub use place::Place;
 use result::Outcome;
 use tools::{Foreign, Readers};
+
+/// The device tree of a board, in the output folder.
+const DEVICE_TREE: &str = "board.dtb";
 
 /// Room on the dump partition beyond the size of RAM, in MiB.
 const DUMP_SLACK_MIB: u64 = 64;
@@ -128,9 +132,13 @@ pub struct Scenario {
     /// QEMU's CPU model: cortex-a72 (EL1 or EL2), max (EL2 with VHE), …
     #[arg(long, default_value = "cortex-a72")]
     pub cpu: String,
+    /// The machine. A board has its own card for a disk, and its own CPUs.
+    #[arg(long = "machine", value_enum, default_value = "virt")]
+    #[serde(serialize_with = "as_debug", rename = "machine")]
+    pub board: Board,
     /// Further options of QEMU's `virt` machine, for example `virtualization=on,gic-version=3`.
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
-    pub machine: Vec<String>,
+    pub virt: Vec<String>,
     /// How the disk is attached.
     #[arg(long, value_enum, default_value = "virtio-mmio")]
     #[serde(serialize_with = "as_debug")]
@@ -222,17 +230,27 @@ fn as_text<S: serde::Serializer>(
     serializer.collect_str(value)
 }
 
-fn as_debug<S: serde::Serializer>(
-    value: &DiskBus,
+fn as_debug<T: std::fmt::Debug, S: serde::Serializer>(
+    value: &T,
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_str(&format!("{value:?}"))
 }
 
 impl Scenario {
+    /// Sets what the machine leaves no choice of.
+    pub fn fit_machine(&mut self) {
+        self.disk = self.board.disk().unwrap_or(self.disk);
+        self.mem = self.board.mem().unwrap_or(self.mem);
+        self.smp = self.board.cpus().unwrap_or(self.smp);
+    }
+
     /// Returns the command line of the kernel.
     pub fn command_line(&self) -> String {
-        let mut line = String::from("console=ttyAMA0 rdinit=/init panic=1 oops=panic loglevel=6");
+        let mut line = format!(
+            "console={} rdinit=/init panic=1 oops=panic loglevel=6",
+            self.board.console()
+        );
         if !self.crashkernel.is_empty() {
             line += " crashkernel=";
             line += &self.crashkernel;
@@ -262,7 +280,12 @@ pub fn machine<'a>(
         mem_mib: scenario.mem,
         smp: scenario.smp,
         cpu: &scenario.cpu,
-        options: &scenario.machine,
+        board: scenario.board,
+        options: &scenario.virt,
+        device_tree: scenario
+            .board
+            .needs_device_tree()
+            .then(|| place.file(DEVICE_TREE)),
         bus: scenario.disk,
         disk: &disk.path,
         bad_byte: None,
@@ -290,6 +313,10 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
             false => 0,
         },
     )?;
+    if scenario.board.needs_device_tree() {
+        let tree = place.file(DEVICE_TREE);
+        scenario.board.write_device_tree(&kernel, &tree)?;
+    }
     let initramfs = place.file("initramfs");
     init::image(&init::crash_script(scenario), scenario.disk, dist, &kernel)?.write(&initramfs)?;
     let command_line = scenario.command_line();

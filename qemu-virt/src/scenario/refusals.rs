@@ -14,6 +14,7 @@ use kdraw_format::slot::{EpitaphKind, Outcome};
 
 use super::boot::{self, Boot};
 use super::{DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, unfinished};
+use crate::board::Board;
 use crate::disk::Disk;
 use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
@@ -525,7 +526,8 @@ fn scenario(case: &Case) -> Scenario {
         smp: case.smp,
         crashkernel: case.crashkernel.into(),
         cpu: "cortex-a72".into(),
-        machine: Vec::new(),
+        board: Board::Virt,
+        virt: Vec::new(),
         disk: case.disk,
         identify_card: false,
         fill: 0,

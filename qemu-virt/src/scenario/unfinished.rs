@@ -159,7 +159,7 @@ fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result
 
 /// Compares a vmcore with the guest's memory; returns how many pages were in it.
 fn check_pages(vmcore: &Vmcore, place: &Place, boot: &Boot) -> Result<u64> {
-    let compared = vmcore.compare(place.ram(), &boot.crash_region)?;
+    let compared = vmcore.compare(place.ram(), boot)?;
     if compared.pages == 0 || compared.mismatches != 0 || !compared.outside.is_empty() {
         bail!(
             "{} pages extracted, {} differ from the RAM file {:x?}, outside RAM {:x?}",

@@ -1,4 +1,5 @@
-//! A private apt configuration: Debian packages of any suite and of arm64, without touching the host.
+//! A private apt configuration: Debian packages of any suite, of arm64 or of the host's own
+//! architecture, without touching the host.
 //!
 //! apt reads all of its state from folders that its settings name (apt.conf(5), the `Dir` group), so
 //! a sources.list, an empty status file and two folders of our own make a complete, separate view
@@ -18,7 +19,7 @@ const KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.pgp",
 ];
 
-/// A private view of one suite of the Debian archive, for arm64 and for sources.
+/// A private view of one suite of the Debian archive: packages of one architecture, and sources.
 pub struct Apt {
     suite: String,
     dir: PathBuf,
@@ -57,13 +58,29 @@ impl Package {
 }
 
 impl Apt {
-    /// Prepares the view of a suite (`bookworm`, `trixie-backports`, `sid`, …); downloads nothing.
+    /// Prepares the view of a suite (`bookworm`, `trixie-backports`, `sid`, …) for arm64; downloads
+    /// nothing.
     ///
     /// # Errors
     ///
     /// When Debian's keyring is missing or the cache folder cannot be written.
     pub fn new(suite: &str) -> Result<Self> {
-        let dir = crate::material::cache_dir().join("apt").join(suite);
+        Self::of(suite, "arm64", suite)
+    }
+
+    /// The same for programs that are to run on this machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Apt::new`], or when there is no dpkg.
+    pub fn of_host(suite: &str) -> Result<Self> {
+        let architecture = run::output(Command::new("dpkg").arg("--print-architecture"))
+            .context("dpkg does not tell this machine's architecture")?;
+        Self::of(suite, architecture.trim(), &format!("{suite}-host"))
+    }
+
+    fn of(suite: &str, architecture: &str, folder: &str) -> Result<Self> {
+        let dir = crate::material::cache_dir().join("apt").join(folder);
         for folder in ["lists/partial", "cache/archives/partial"] {
             run::create_dir(&dir.join(folder))?;
         }
@@ -92,7 +109,7 @@ impl Apt {
         }
         write_if_different(&dir.join("sources.list"), &sources)?;
         write_if_different(&dir.join("status"), "")?;
-        write_if_different(&dir.join("apt.conf"), &configuration(&dir))?;
+        write_if_different(&dir.join("apt.conf"), &configuration(&dir, architecture))?;
         Ok(Self {
             suite: suite.to_owned(),
             dir,
@@ -284,11 +301,11 @@ impl Apt {
 }
 
 /// Returns the apt.conf of the private root `dir`; it is read after the machine's own.
-fn configuration(dir: &Path) -> String {
+fn configuration(dir: &Path, architecture: &str) -> String {
     let dir = dir.display();
     format!(
-        r#"APT::Architecture "arm64";
-APT::Architectures {{ "arm64"; }};
+        r#"APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
 Dir::Etc::sourcelist "{dir}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::State::lists "{dir}/lists";

@@ -26,7 +26,7 @@ Environment:
 #[derive(clap::Args)]
 #[command(after_help = VARIABLES)]
 pub struct Args {
-    /// Also fetches the kernels of trixie and sid.
+    /// Also fetches the kernels of trixie and sid, and a newer QEMU if this machine's is older.
     #[arg(long)]
     all: bool,
     /// Also installs the foreign readers of dumps: drgn, crash, gdb, and the debug kernels.
@@ -66,6 +66,9 @@ pub fn main(args: &Args) -> Result<()> {
         say(format!("kernel of {}: {}", suite.name(), kernel.release));
     }
     say(format!("busybox: {}", material::busybox()?.display()));
+    if args.all {
+        say(format!("QEMU: {}", material::newest_qemu()?.display()));
+    }
     if args.tools {
         say(format!("drgn: {}", material::drgn_python()?.display()));
         say(format!("crash: {}", material::crash_native()?.display()));
