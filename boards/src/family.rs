@@ -35,6 +35,14 @@ pub enum ConsoleKind {
     Meson,
     /// Cadence, of Zynq and ZynqMP.
     Cadence,
+    /// NXP's low power UART of the i.MX, 32 bits wide.
+    Lpuart,
+    /// Marvell's of the Armada 3700.
+    Mvebu,
+    /// Qualcomm's UARTDM, which only sends.
+    UartDm,
+    /// Qualcomm's GENI, which only sends.
+    Geni,
 }
 
 /// How well a family is known to work.

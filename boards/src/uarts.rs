@@ -2,7 +2,8 @@
 //!
 //! Source: the bindings of Linux, `serial/*.yaml`, and which of its strings its drivers match:
 //! `8250/8250_of.c`, `8250/8250_dw.c`, `8250/8250_omap.c`, `8250/8250_bcm2835aux.c`, `imx.c`,
-//! `meson_uart.c`, `xilinx_uartps.c`.
+//! `meson_uart.c`, `xilinx_uartps.c`, `fsl_lpuart.c`, `mvebu-uart.c`, `msm_serial.c`,
+//! `qcom_geni_serial.c`.
 
 use crate::family::ConsoleKind;
 
@@ -25,4 +26,10 @@ pub const UARTS: &[(&str, ConsoleKind)] = &[
     ("cdns,uart-r1p8", ConsoleKind::Cadence),
     ("cdns,uart-r1p12", ConsoleKind::Cadence),
     ("xlnx,xuartps", ConsoleKind::Cadence),
+    ("fsl,imx7ulp-lpuart", ConsoleKind::Lpuart),
+    ("fsl,imx8qxp-lpuart", ConsoleKind::Lpuart),
+    ("marvell,armada-3700-uart", ConsoleKind::Mvebu),
+    ("qcom,msm-uartdm-v1.4", ConsoleKind::UartDm),
+    ("qcom,geni-debug-uart", ConsoleKind::Geni),
+    ("qcom,geni-uart", ConsoleKind::Geni),
 ];

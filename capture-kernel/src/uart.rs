@@ -43,6 +43,10 @@ impl Place {
             ConsoleKind::Imx => Model::Imx,
             ConsoleKind::Meson => Model::Meson,
             ConsoleKind::Cadence => Model::Cadence,
+            ConsoleKind::Lpuart => Model::Lpuart,
+            ConsoleKind::Mvebu => Model::Mvebu,
+            ConsoleKind::UartDm => Model::UartDm,
+            ConsoleKind::Geni => Model::Geni,
         };
         let seen = mmu::map(uart.registers, Use::Registers).ok()?;
         Some(Self {

@@ -8,14 +8,18 @@
 
 mod cadence;
 mod imx;
+mod lpuart;
 mod meson;
+mod mvebu;
 mod ns16550;
 mod pl011;
+mod qualcomm;
 
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write, WriteReady};
 use kdraw_pipeline::ports::Clock;
 
 pub use ns16550::Ns16550;
+use qualcomm::{geni, uartdm};
 
 use crate::registers::Registers;
 use crate::wait_until;
@@ -39,6 +43,14 @@ pub enum Model {
     Meson,
     /// Cadence's.
     Cadence,
+    /// NXP's low power UART of the i.MX, 32 bits wide.
+    Lpuart,
+    /// Marvell's of the Armada 3700.
+    Mvebu,
+    /// Qualcomm's UARTDM; it only sends.
+    UartDm,
+    /// Qualcomm's GENI; it only sends.
+    Geni,
 }
 
 /// What a model tells of its transmit FIFO.
@@ -100,6 +112,10 @@ impl<R: Registers, C: Clock> Uart<R, C> {
             Model::Imx => imx::enable(&registers),
             Model::Meson => meson::enable(&registers),
             Model::Cadence => cadence::enable(&registers),
+            Model::Lpuart => lpuart::enable(&registers),
+            Model::Mvebu => mvebu::FIFO,
+            Model::UartDm => uartdm::enable(&registers),
+            Model::Geni => geni::enable(&registers),
         };
         Self {
             registers,
@@ -119,6 +135,10 @@ impl<R: Registers, C: Clock> Uart<R, C> {
             Model::Imx => imx::fill(registers),
             Model::Meson => meson::fill(registers),
             Model::Cadence => cadence::fill(registers),
+            Model::Lpuart => lpuart::fill(registers),
+            Model::Mvebu => mvebu::fill(registers),
+            Model::UartDm => qualcomm::fill(uartdm::is_idle(registers)),
+            Model::Geni => qualcomm::fill(geni::is_idle(registers)),
         };
         match fill {
             Fill::Full => 0,
@@ -134,6 +154,10 @@ impl<R: Registers, C: Clock> Uart<R, C> {
             Model::Imx => imx::put(&self.registers, byte),
             Model::Meson => meson::put(&self.registers, byte),
             Model::Cadence => cadence::put(&self.registers, byte),
+            Model::Lpuart => lpuart::put(&self.registers, byte),
+            Model::Mvebu => mvebu::put(&self.registers, byte),
+            Model::UartDm => uartdm::put(&self.registers, byte),
+            Model::Geni => geni::put(&self.registers, byte),
         }
     }
 
@@ -144,6 +168,9 @@ impl<R: Registers, C: Clock> Uart<R, C> {
             Model::Imx => imx::has(&self.registers),
             Model::Meson => meson::has(&self.registers),
             Model::Cadence => cadence::has(&self.registers),
+            Model::Lpuart => lpuart::has(&self.registers),
+            Model::Mvebu => mvebu::has(&self.registers),
+            Model::UartDm | Model::Geni => false,
         }
     }
 
@@ -154,6 +181,10 @@ impl<R: Registers, C: Clock> Uart<R, C> {
             Model::Imx => imx::get(&self.registers),
             Model::Meson => meson::get(&self.registers),
             Model::Cadence => cadence::get(&self.registers),
+            Model::Lpuart => lpuart::get(&self.registers),
+            Model::Mvebu => mvebu::get(&self.registers),
+            // Never asked for: they have nothing.
+            Model::UartDm | Model::Geni => 0,
         }
     }
 
@@ -164,6 +195,10 @@ impl<R: Registers, C: Clock> Uart<R, C> {
             Model::Imx => imx::is_idle(&self.registers),
             Model::Meson => meson::is_idle(&self.registers),
             Model::Cadence => cadence::is_idle(&self.registers),
+            Model::Lpuart => lpuart::is_idle(&self.registers),
+            Model::Mvebu => mvebu::is_idle(&self.registers),
+            Model::UartDm => uartdm::is_idle(&self.registers),
+            Model::Geni => geni::is_idle(&self.registers),
         }
     }
 

@@ -24,6 +24,10 @@ enum Role {
     Control2,
     Line,
     Identification,
+    /// What has to be written before each byte.
+    Setup,
+    /// Commands, which are remembered.
+    Command,
 }
 
 /// What a model's registers look like from outside, from its manual.
@@ -51,7 +55,16 @@ fn line_status(_: Role, _: bool, empty: bool, idle: bool, has: bool) -> u64 {
     bits(&[(has, 0), (empty, 5), (idle, 6)])
 }
 
-fn chips() -> [Chip; 8] {
+/// What has to be written before each byte: the length of the transfer, and that it begins.
+fn setup(model: Model) -> &'static [(usize, u64)] {
+    match model {
+        Model::UartDm => &[(0x40, 1)],
+        Model::Geni => &[(0x270, 1), (0x600, 1 << 27)],
+        _ => &[],
+    }
+}
+
+fn chips() -> [Chip; 12] {
     let wide_8250: &[_] = &[
         (0, Role::Both),
         (8, Role::Identification),
@@ -156,6 +169,63 @@ fn chips() -> [Chip; 8] {
             },
             on: [(0x14, 0x28), (0, 0)],
         },
+        Chip {
+            model: Model::Lpuart,
+            width: Width::W32,
+            depth: 32,
+            registers: &[
+                (0x14, Role::Status),
+                (0x18, Role::Control),
+                (0x1c, Role::Both),
+                (0x24, Role::Control2),
+                (0x28, Role::Status2),
+            ],
+            status: |role, full, empty, idle, has| match role {
+                Role::Status => bits(&[(!full, 23), (idle, 22)]),
+                // With a transmit FIFO of 32 words that is in use.
+                _ => bits(&[(empty, 23), (!has, 22)]) | 0xc0,
+            },
+            on: [(0xc_0000, 0), (0, 1)],
+        },
+        Chip {
+            model: Model::Mvebu,
+            width: Width::W32,
+            depth: 32,
+            registers: &[(0, Role::Receive), (4, Role::Transmit), (0xc, Role::Status)],
+            status: |_, full, empty, idle, has| {
+                bits(&[(has, 4), (idle, 6), (full, 11), (empty, 13)])
+            },
+            on: [(0, 0); 2],
+        },
+        Chip {
+            model: Model::UartDm,
+            width: Width::W32,
+            depth: 1,
+            registers: &[
+                (0, Role::Control2),
+                (0x08, Role::Status),
+                (0x10, Role::Command),
+                (0x3c, Role::Control),
+                (0x40, Role::Setup),
+                (0x70, Role::Transmit),
+            ],
+            status: |_, _, empty, _, has| bits(&[(has, 0), (empty, 3)]),
+            on: [(0, 0xffff_ffff), (0, 0x40)],
+        },
+        Chip {
+            model: Model::Geni,
+            width: Width::W32,
+            depth: 1,
+            registers: &[
+                (0x40, Role::Status),
+                (0x270, Role::Setup),
+                (0x600, Role::Setup),
+                (0x604, Role::Command),
+                (0x700, Role::Transmit),
+            ],
+            status: |_, _, empty, _, _| bits(&[(!empty, 0)]),
+            on: [(0, 0); 2],
+        },
     ]
 }
 
@@ -169,6 +239,11 @@ struct Fake {
     /// Whether bytes leave the FIFO: one for each look at the status.
     moves: Cell<bool>,
     looks: Cell<usize>,
+    /// What was set up for the next byte.
+    setup: RefCell<Vec<(usize, u64)>>,
+    /// The length of a transfer that somebody else began.
+    foreign: u64,
+    commands: RefCell<Vec<u64>>,
 }
 
 impl Fake {
@@ -182,6 +257,9 @@ impl Fake {
             line_control: Cell::new(0),
             moves: Cell::new(true),
             looks: Cell::new(0),
+            setup: RefCell::default(),
+            foreign: 0,
+            commands: RefCell::default(),
         }
     }
 
@@ -223,7 +301,8 @@ impl Registers for &Fake {
             // Of the PL011, bit 4: the FIFOs are on.
             Role::Line => self.line_control.get() | 0x10,
             Role::Identification => 0xc1,
-            Role::Transmit => panic!("reads what is to be written"),
+            Role::Setup => self.foreign,
+            Role::Transmit | Role::Command => panic!("reads what is to be written"),
         }
     }
 
@@ -238,11 +317,15 @@ impl Registers for &Fake {
                     "overrun of {:?}",
                     self.chip.model
                 );
+                let set_up = self.setup.take();
+                assert_eq!(set_up, setup(self.chip.model), "{:?}", self.chip.model);
                 fifo.push_back(u8::try_from(value).unwrap());
             }
             Role::Control => self.control.set([value, control_2]),
             Role::Control2 => self.control.set([control, value]),
             Role::Line => self.line_control.set(value & !0x10),
+            Role::Setup => self.setup.borrow_mut().push((offset, value)),
+            Role::Command => self.commands.borrow_mut().push(value),
             role => panic!("write to {role:?}"),
         }
     }
@@ -283,7 +366,7 @@ fn an_empty_fifo_is_filled_without_asking_for_each_byte() {
         assert!(written <= fake.chip.depth);
         let mini = fake.chip.model == ns(2, true, true);
         assert!(
-            looks <= 1 + written / 4 || mini,
+            looks <= 2 + written / 4 || mini,
             "{looks} looks for {written} bytes"
         );
     }
@@ -298,6 +381,10 @@ fn what_was_received_is_read_and_no_more() {
         assert_eq!(uart.read_ready(), Ok(false));
         assert_eq!(uart.read(&mut into), Err(UartError::Silent));
         fake.incoming.borrow_mut().extend(b"kdraw says hello");
+        if matches!(fake.chip.model, Model::UartDm | Model::Geni) {
+            assert_eq!(uart.read_ready(), Ok(false), "they only send");
+            continue;
+        }
         assert_eq!(uart.read_ready(), Ok(true));
         let mut all: Vec<u8> = Vec::new();
         while uart.read_ready() == Ok(true) {
@@ -349,6 +436,13 @@ fn it_is_switched_on_and_the_rest_stays() {
             fake.control.set([all; 2]);
             fake.line_control.set(0x83);
             let _ = Uart::new(&fake, fake.chip.model, SlowClock::default());
+            if fake.chip.model == Model::UartDm {
+                assert_eq!(
+                    *fake.commands.borrow(),
+                    [4],
+                    "the transmitter is switched on"
+                );
+            }
             let is_8250 = matches!(fake.chip.model, Model::Ns16550(_));
             assert_eq!(fake.line_control.get(), if is_8250 { 0x03 } else { 0x83 });
             for (found, (ones, zeros)) in fake.control.get().into_iter().zip(fake.chip.on) {
@@ -357,5 +451,21 @@ fn it_is_switched_on_and_the_rest_stays() {
                 assert_eq!(found, expected, "{model}: {found:#x}");
             }
         }
+    }
+}
+
+#[test]
+fn a_transfer_of_the_crashed_kernel_is_cancelled_and_ours_is_not() {
+    for (length, busy, cancels) in [(17, true, 1), (17, false, 0), (1, true, 0)] {
+        let mut fake = Fake::new(chips().into_iter().next_back().unwrap());
+        fake.foreign = length;
+        fake.moves.set(false);
+        fake.fifo.borrow_mut().extend(busy.then_some(0));
+        let _ = Uart::new(&fake, Model::Geni, SlowClock::default());
+        assert_eq!(
+            *fake.commands.borrow(),
+            std::vec![4; cancels],
+            "{length} {busy}"
+        );
     }
 }
