@@ -2,10 +2,14 @@
 //!
 //! A driver is chosen by the device's own `compatible` strings, not by the board's: a family
 //! lists what its boards carry, and every family's list is searched. So a new board with known
-//! devices works before anybody has listed it, at no promised tier.
+//! devices works before anybody has listed it, at no promised tier. What many families have stands
+//! in tables of its own: [`crate::sd`], [`crate::uarts`], [`crate::watchdogs`].
 
 use crate::sd::{self, SdKind};
-use crate::{qemu_virt, uarts};
+use crate::{
+    allwinner, amlogic, imx, marvell, qemu_virt, qualcomm, raspberry_pi, rockchip, tegra, ti_k3,
+    uarts, zynqmp,
+};
 
 /// A storage controller that the payload has a driver for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +52,12 @@ pub enum ConsoleKind {
 /// How well a family is known to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// Captures are made on real hardware before each release.
-    Hardware,
     /// Captures are made under QEMU by the test suite.
     Emulated,
-    /// It builds; nobody has tried it.
-    Builds,
+    /// The drivers of its devices are tested against fakes of their registers.
+    Modelled,
+    /// What it has is known; for its storage there is no driver.
+    Described,
 }
 
 /// A family of boards and the devices it brings.
@@ -63,16 +67,28 @@ pub struct Family {
     pub name: &'static str,
     /// How well it is known to work.
     pub tier: Tier,
-    /// The root node's compatible strings that tell its boards.
+    /// The root node's compatible strings that tell its boards: mostly the SoC's.
     pub boards: &'static [&'static str],
-    /// Compatible strings of its storage controllers.
+    /// Compatible strings of storage controllers that no other family has.
     pub controllers: &'static [(&'static str, ControllerKind)],
-    /// Compatible strings of its UARTs.
+    /// Compatible strings of UARTs that no other family has.
     pub consoles: &'static [(&'static str, ConsoleKind)],
 }
 
 /// Every family, in the order of the README's table.
-pub const FAMILIES: &[&Family] = &[&qemu_virt::FAMILY];
+pub const FAMILIES: &[&Family] = &[
+    &qemu_virt::FAMILY,
+    &raspberry_pi::FAMILY,
+    &rockchip::FAMILY,
+    &imx::FAMILY,
+    &ti_k3::FAMILY,
+    &zynqmp::FAMILY,
+    &allwinner::FAMILY,
+    &amlogic::FAMILY,
+    &marvell::FAMILY,
+    &qualcomm::FAMILY,
+    &tegra::FAMILY,
+];
 
 /// Finds the driver for a storage controller by one of its compatible strings.
 ///

@@ -8,8 +8,9 @@
 //! 2. `tree` makes the few kinds of lookup that are needed, on the `fdt` crate.
 //! 3. [`machine`] asks the questions: where is the crash region, the console, the disk?
 //!
-//! What a board family needs beyond that (which compatible string means which driver) is in a
-//! file per family, here [`qemu_virt`]; SD hosts, which every family has, are in [`sd`]. The support table is in this folder's README.md.
+//! Which boards there are is in a file per family, such as [`qemu_virt`]. Which compatible string
+//! means which driver is in a table per kind of device, [`sd`], [`uarts`], [`watchdogs`], since
+//! families share them. The support table is in this folder's README.md.
 //!
 //! What must not live here: register access, drivers, anything that changes memory.
 #![no_std]
@@ -27,17 +28,27 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod allwinner;
+pub mod amlogic;
 pub mod device;
 pub mod error;
 pub mod family;
 pub mod guard;
+pub mod imx;
 pub mod machine;
+pub mod marvell;
 pub mod qemu_virt;
+pub mod qualcomm;
+pub mod raspberry_pi;
+pub mod rockchip;
 pub mod sd;
 pub mod sdhci;
+pub mod tegra;
+pub mod ti_k3;
 mod tree;
 pub mod uarts;
 pub mod watchdogs;
+pub mod zynqmp;
 
 pub use device::Device;
 pub use error::Error;
