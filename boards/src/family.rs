@@ -7,8 +7,8 @@
 
 use crate::sd::{self, SdKind};
 use crate::{
-    allwinner, amlogic, imx, marvell, qemu_virt, qualcomm, raspberry_pi, rockchip, tegra, ti_k3,
-    uarts, zynqmp,
+    allwinner, amlogic, arm_reference, imx, marvell, qemu_virt, qualcomm, raspberry_pi, rockchip,
+    tegra, ti_k3, uarts, zynqmp,
 };
 
 /// A storage controller that the payload has a driver for.
@@ -88,6 +88,7 @@ pub const FAMILIES: &[&Family] = &[
     &marvell::FAMILY,
     &qualcomm::FAMILY,
     &tegra::FAMILY,
+    &arm_reference::FAMILY,
 ];
 
 /// Finds the driver for a storage controller by one of its compatible strings.

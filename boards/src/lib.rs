@@ -30,6 +30,7 @@ extern crate std;
 
 pub mod allwinner;
 pub mod amlogic;
+pub mod arm_reference;
 pub mod device;
 pub mod error;
 pub mod family;

@@ -18,7 +18,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use kdraw_boards::{Device, Error, Machine, console_kind, controller_kind, watchdog_kind};
+use kdraw_boards::{
+    Controller, Device, Error, Machine, console_kind, controller_kind, watchdog_kind,
+};
 use serde::Serialize;
 
 use crate::material::{self, Suite};
@@ -92,9 +94,10 @@ impl Board {
         for device in machine.devices()?.filter(Device::is_enabled) {
             match device.controller() {
                 _ if device.is_sdio_only() => {}
-                Ok(_) => {
+                Ok(controller) if is_driven(&controller) => {
                     storage.extend(first_known(&device, |name| controller_kind(name).is_some()))
                 }
+                Ok(_) => {}
                 Err(Error::NoDriver) if is_storage(&device) => storage_without.push(names(&device)),
                 Err(Error::NoDriver) => {}
                 Err(error) => faults.push(format!("{}: {error}", shown(&device))),
@@ -154,6 +157,16 @@ impl Board {
         ];
         let lacking = parts.into_iter().filter(|(_, lacks)| *lacks);
         lacking.map(|(part, _)| part).collect()
+    }
+}
+
+/// Whether the payload drives a controller that has a driver: virtio and what is on PCI only if
+/// their DMA sees the CPU's caches.
+fn is_driven(controller: &Controller) -> bool {
+    match controller {
+        Controller::VirtioMmio { dma_coherent, .. } => *dma_coherent,
+        Controller::PciHost(host) => host.dma_coherent,
+        Controller::Sd(_) => true,
     }
 }
 
