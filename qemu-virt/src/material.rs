@@ -382,8 +382,9 @@ pub fn newest_qemu() -> Result<PathBuf> {
 /// Tells whether a QEMU is new enough, by what came last: eMMC as a device that can be plugged in.
 /// The newest of the machines, imx8mp-evk, came before.
 fn is_new(qemu: &Path) -> bool {
-    run::output(Command::new(qemu).args(["-device", "help"]))
-        .is_ok_and(|devices| devices.contains("name \"emmc\""))
+    // A list of all devices would load the modules of the machine's own QEMU into another.
+    run::output(Command::new(qemu).args(["-device", "emmc,help"]))
+        .is_ok_and(|told| told.starts_with("emmc options"))
 }
 
 /// Returns a script that runs the unpacked QEMU with the C library and the others beside it.
@@ -421,16 +422,21 @@ fn unpack_with_libraries(apt: &Apt, name: &str, root: &Path) -> Result<()> {
 /// Finds a package and the libraries that it depends on, however indirectly.
 fn with_libraries(apt: &Apt, name: &str) -> Result<Vec<Package>> {
     let mut packages = vec![apt.require(name)?];
-    let mut next = 0;
-    while let Some(package) = packages.get(next) {
-        let depends = package.depends.clone();
-        for name in apt::names(&depends).unwrap_or_default() {
+    let mut looked_at = 0;
+    while let Some(new) = packages.get(looked_at..).filter(|new| !new.is_empty()) {
+        let mut wanted: Vec<String> = Vec::new();
+        for name in new
+            .iter()
+            .flat_map(|package| apt::names(&package.depends).unwrap_or_default())
+        {
+            let known = packages.iter().any(|package| package.name == name);
             // zlib1g is one too.
-            if name.contains("lib") && packages.iter().all(|package| package.name != name) {
-                packages.push(apt.require(name)?);
+            if name.contains("lib") && !known && wanted.iter().all(|wanted| wanted != name) {
+                wanted.push(name.to_owned());
             }
         }
-        next += 1;
+        looked_at = packages.len();
+        packages.extend(apt.require_all(&wanted)?);
     }
     Ok(packages)
 }

@@ -102,6 +102,7 @@ pub fn fill_and_panic(scenario: &Scenario) -> String {
 
 /// Returns the beginning of every script: mounts, modules, the disk, helpers.
 ///
+/// The first line is empty: a UART that is set up may leave a character on the line.
 /// The kernel's own messages but alerts leave the console here: they would cut into ours. A panic
 /// makes the kernel verbose again.
 pub fn prologue(disk: DiskBus) -> String {
@@ -123,6 +124,7 @@ for module in /modules/*.ko; do insmod $module || echo "guest: error insmod $mod
 tries=0
 while [ ! -b $files ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
 [ -b $files ] || fail disk
+echo
 while read -r line; do
     case $line in *"System RAM"|*"Crash kernel") echo "guest: iomem $line" ;; esac
 done < /proc/iomem

@@ -156,6 +156,30 @@ impl Apt {
         Ok(text.split("\n\n").filter_map(Package::parse).collect())
     }
 
+    /// Returns the newest versions of packages that the suite must have, in one go: to start apt
+    /// for each of many takes minutes.
+    ///
+    /// # Errors
+    ///
+    /// When the suite lacks one of them or the index cannot be had.
+    pub fn require_all(&self, names: &[String]) -> Result<Vec<Package>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !self.has_index() {
+            self.update()?;
+        }
+        let mut command = self.command("apt-cache");
+        let text = run::output(command.args(["show", "--no-all-versions"]).args(names))?;
+        let packages: Vec<Package> = text.split("\n\n").filter_map(Package::parse).collect();
+        for name in names {
+            if packages.iter().all(|package| package.name != *name) {
+                bail!("Debian {} has no package {name}", self.suite);
+            }
+        }
+        Ok(packages)
+    }
+
     /// Returns the newest version of a package, or `None` when the suite has no such package.
     ///
     /// # Errors
@@ -231,13 +255,38 @@ impl Apt {
     ///
     /// As [`Apt::download`], or when the files cannot be written.
     pub fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
-        for package in packages {
-            let downloads = self.dir.join("debs");
-            let file = self.download(package, &downloads)?;
-            run::quiet(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))?;
-            run::remove_dir(&downloads)?;
+        let downloads = self.dir.join("debs");
+        run::remove_dir(&downloads)?;
+        run::create_dir(&downloads)?;
+        let bytes: u64 = packages.iter().map(|package| package.size).sum();
+        let names: Vec<&str> = packages.iter().map(|package| &*package.name).collect();
+        say(format!(
+            "downloading {} of Debian {} ({} MB)",
+            names.join(", "),
+            self.suite,
+            bytes.div_ceil(1_000_000)
+        ));
+        let wanted: Vec<String> = packages
+            .iter()
+            .map(|package| format!("{}={}", package.name, package.version))
+            .collect();
+        let fetch = || {
+            run::quiet(
+                self.command("apt-get")
+                    .arg("download")
+                    .args(&wanted)
+                    .current_dir(&downloads),
+            )
+        };
+        if fetch().is_err() {
+            // A stale index names files that the mirror has replaced since.
+            self.update()?;
+            fetch()?;
         }
-        Ok(())
+        for file in run::entries(&downloads)? {
+            run::quiet(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))?;
+        }
+        run::remove_dir(&downloads)
     }
 
     /// Downloads the source package `name` and unpacks it, patched, into `dir`.
