@@ -454,3 +454,45 @@ pub fn main(args: &Args) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A survey of this many boards that resolve, made of QEMU's tree, and of one that does not.
+    fn survey(release: &str, resolving: usize) -> Survey {
+        let fixtures = run::workspace().join("boards/fixtures");
+        let board = |name: &str| Board::of(&fixtures.join(name)).unwrap();
+        let resolves = (0..resolving).map(|_| board("qemu-gicv2.dtb"));
+        Survey {
+            release: release.into(),
+            boards: resolves.chain([board("raspberry-pi-3b.dtb")]).collect(),
+        }
+    }
+
+    #[test]
+    fn a_readme_tells_the_truth() {
+        let readme = |survey: &Survey| {
+            let [begin, end] = MARKS;
+            ["# boards\n", begin, &survey.table(), end, "more\n"].concat()
+        };
+        let text = readme(&survey("6.12.1", 2));
+        assert!(
+            text.contains("**2** resolve") && text.contains("| fixtures | 3 | 2 | 2 | 3 | 3 |")
+        );
+        // The same kernel has the same numbers, another one no fewer.
+        for (release, resolving, is_true) in [
+            ("6.12.1", 2, true),
+            ("6.12.1", 3, false),
+            ("6.12.1", 1, false),
+            ("6.12.2", 2, true),
+            ("6.12.2", 3, true),
+            ("6.12.2", 1, false),
+        ] {
+            let result = check_readme(&survey(release, resolving), &text);
+            assert_eq!(result.is_ok(), is_true, "{release} {resolving}");
+        }
+        let without = text.replace(MARKS[1], "");
+        assert!(check_readme(&survey("6.12.1", 2), &without).is_err());
+    }
+}
