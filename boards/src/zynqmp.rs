@@ -10,7 +10,7 @@ use crate::family::{Family, Tier};
 /// The family's wiring.
 pub const FAMILY: Family = Family {
     name: "Xilinx ZynqMP",
-    tier: Tier::Modelled,
+    tier: Tier::Emulated,
     boards: &["xlnx,zynqmp"],
     controllers: &[],
     consoles: &[],
