@@ -11,7 +11,7 @@ use crate::family::{Family, Tier};
 /// The family's wiring.
 pub const FAMILY: Family = Family {
     name: "Amlogic GXBB to SM1",
-    tier: Tier::Described,
+    tier: Tier::Modelled,
     boards: &[
         "amlogic,meson-gxbb",
         "amlogic,meson-gxl",

@@ -1,6 +1,6 @@
 //! NXP i.MX8M, i.MX8, i.MX9.
 //!
-//! - Storage: uSDHC, whose registers are laid out otherwise than a standard host's.
+//! - Storage: uSDHC.
 //! - Console: i.MX UART (8M) or LPUART (8, 9).
 //! - Watchdog: `fsl,imx21-wdt` (8M), which may reset the board by a pin. Reset: PSCI. CPUs: PSCI.
 //!
@@ -11,7 +11,7 @@ use crate::family::{Family, Tier};
 /// The family's wiring.
 pub const FAMILY: Family = Family {
     name: "NXP i.MX8, i.MX9",
-    tier: Tier::Described,
+    tier: Tier::Modelled,
     boards: &[
         "fsl,imx8mm",
         "fsl,imx8mn",

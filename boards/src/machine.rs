@@ -548,6 +548,11 @@ fn sd_host(device: &Lineage<'_>, kind: SdKind) -> Result<SdHost, Error> {
             .unwrap_or(0)
     };
     let has = |name| tree::property(device.node(), name).is_some();
+    let reaches_memory = device.dma_is_direct() && !has("amlogic,dram-access-quirk");
+    if matches!(kind, SdKind::MesonGx { .. }) && !reaches_memory {
+        // It has no way but DMA, and one of G12's three does not have that.
+        return Err(Error::NoDriver);
+    }
     Ok(SdHost {
         kind,
         registers: device.registers()?,
@@ -558,7 +563,12 @@ fn sd_host(device: &Lineage<'_>, kind: SdKind) -> Result<SdHost, Error> {
             4 => 4,
             _ => 1,
         },
-        base_clock_hz: number("clock-frequency"),
+        // What feeds it alone may be told as the rate that it is to be given (`clock/clock.yaml` of
+        // dt-schema).
+        base_clock_hz: match (number("clock-frequency"), kind) {
+            (0, SdKind::Usdhc) => number("assigned-clock-rates"),
+            (told, _) => told,
+        },
         max_clock_hz: number("max-frequency"),
         high_speed: kind.always_high_speed() || has("cap-sd-highspeed") || has("cap-mmc-highspeed"),
         fifo_depth: number("fifo-depth"),

@@ -2,7 +2,8 @@
 //!
 //! Like standard hosts, whose table is in [`sdhci`], the others are on boards of several families.
 //!
-//! Sources: the bindings below `mmc/` of Linux, `drivers/mmc/host/dw_mmc*.c` and `sunxi-mmc.c`.
+//! Sources: the bindings below `mmc/` of Linux, `drivers/mmc/host/dw_mmc*.c`,
+//! `sunxi-mmc.c`, `meson-gx-mmc.c` and `sdhci-esdhc-imx.c`.
 
 use crate::family::lookup;
 use crate::sdhci::{self, SdhciQuirks};
@@ -12,11 +13,21 @@ use crate::sdhci::{self, SdhciQuirks};
 pub enum SdKind {
     /// Standard, with these quirks.
     Sdhci(SdhciQuirks),
+    /// NXP's uSDHC.
+    Usdhc,
     /// Synopsys' DesignWare mobile storage host.
     DwMmc,
     /// Allwinner's, from sun6i on.
     Sunxi,
+    /// Amlogic's.
+    MesonGx {
+        /// Whether it is version 3 of the register map.
+        version_3: bool,
+    },
 }
+
+const MESON_2: SdKind = SdKind::MesonGx { version_3: false };
+const MESON_3: SdKind = SdKind::MesonGx { version_3: true };
 
 impl SdKind {
     /// Whether every one does high speed and the tree need not say so.
@@ -35,6 +46,20 @@ const OTHERS: &[(&str, SdKind)] = &[
     ("altr,socfpga-dw-mshc", SdKind::DwMmc),
     ("hisilicon,hi3660-dw-mshc", SdKind::DwMmc),
     ("hisilicon,hi6220-dw-mshc", SdKind::DwMmc),
+    ("fsl,imx6q-usdhc", SdKind::Usdhc),
+    ("fsl,imx6sl-usdhc", SdKind::Usdhc),
+    ("fsl,imx6sx-usdhc", SdKind::Usdhc),
+    ("fsl,imx6ull-usdhc", SdKind::Usdhc),
+    ("fsl,imx7d-usdhc", SdKind::Usdhc),
+    ("fsl,imx7ulp-usdhc", SdKind::Usdhc),
+    ("fsl,imx8qxp-usdhc", SdKind::Usdhc),
+    ("fsl,imx8mm-usdhc", SdKind::Usdhc),
+    ("nxp,s32g2-usdhc", SdKind::Usdhc),
+    ("amlogic,meson-gx-mmc", MESON_2),
+    ("amlogic,meson-gxbb-mmc", MESON_2),
+    ("amlogic,meson-gxl-mmc", MESON_2),
+    ("amlogic,meson-gxm-mmc", MESON_2),
+    ("amlogic,meson-axg-mmc", MESON_3),
     ("allwinner,sun50i-a64-mmc", SdKind::Sunxi),
     ("allwinner,sun50i-a64-emmc", SdKind::Sunxi),
     ("allwinner,sun50i-a100-mmc", SdKind::Sunxi),

@@ -634,11 +634,20 @@ fn an_sd_hosts_quirks_are_those_of_the_first_name_that_is_known() {
             ["allwinner,sun50i-h6-mmc", "allwinner,sun50i-a64-mmc"],
             SdKind::Sunxi,
         ),
+        (["fsl,imx8mp-usdhc", "fsl,imx8mm-usdhc"], SdKind::Usdhc),
+        (
+            ["amlogic,meson-sm1-mmc", "amlogic,meson-axg-mmc"],
+            SdKind::MesonGx { version_3: true },
+        ),
+        (
+            ["amlogic,meson-gx-mmc", "amlogic,meson-gxbb-mmc"],
+            SdKind::MesonGx { version_3: false },
+        ),
     ] {
         let found = names.iter().find_map(|name| controller_kind(name));
         assert_eq!(found, Some(ControllerKind::Sd(kind)), "{names:?}");
     }
-    assert_eq!(controller_kind("fsl,imx8mm-usdhc"), None);
+    assert_eq!(controller_kind("fsl,esdhc"), None);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use kdraw_drivers::pci::{FunctionAddress, HostBridge, Window};
 use kdraw_drivers::sd::card::{Kind, Known, Proof};
 use kdraw_drivers::sd::dw_mmc::{self, Make};
 use kdraw_drivers::sd::sdhci::{self, capability};
-use kdraw_drivers::sd::{BLOCK, Wiring};
+use kdraw_drivers::sd::{BLOCK, Wiring, meson_gx, usdhc};
 use kdraw_format::addr::{Lba, PhysAddr, PhysRange};
 use kdraw_format::layout::Superblock;
 use kdraw_format::plan::{Card, PciAddress, Target};
@@ -138,20 +138,41 @@ impl Place {
 
 /// What the driver is told of an SD host.
 fn setup(host: &SdHost) -> SdSetup {
+    let wiring = Wiring {
+        width: host.width,
+        high_speed: host.high_speed,
+        max_clock_hz: host.max_clock_hz,
+    };
     let make = match host.kind {
         SdKind::Sdhci(quirks) => return SdSetup::Sdhci(standard_setup(host, quirks)),
+        SdKind::Usdhc => return SdSetup::Usdhc(usdhc_setup(host)),
+        SdKind::MesonGx { version_3 } => {
+            return SdSetup::MesonGx(meson_gx::Setup {
+                wiring,
+                version_3,
+                coherent: host.dma_coherent,
+            });
+        }
         SdKind::DwMmc => Make::Synopsys,
         SdKind::Sunxi => Make::Allwinner,
     };
     SdSetup::DwMmc(dw_mmc::Setup {
         make,
-        wiring: Wiring {
-            width: host.width,
-            high_speed: host.high_speed,
-            max_clock_hz: host.max_clock_hz,
-        },
+        wiring,
         fifo_depth: host.fifo_depth,
     })
+}
+
+fn usdhc_setup(host: &SdHost) -> sdhci::Setup {
+    let setup = standard_setup(host, SdhciQuirks::default());
+    let base_clock_hz = match setup.base_clock_hz {
+        0 => usdhc::FASTEST_BASE_HZ,
+        told => told,
+    };
+    sdhci::Setup {
+        base_clock_hz,
+        ..setup
+    }
 }
 
 fn standard_setup(host: &SdHost, quirks: SdhciQuirks) -> sdhci::Setup {

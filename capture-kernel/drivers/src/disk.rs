@@ -15,7 +15,9 @@ use crate::nvme::{self, Nvme};
 use crate::pci::{Function, Mapper};
 use crate::sd::card::{Card, Proof};
 use crate::sd::dw_mmc::DwMmc;
+use crate::sd::meson_gx::{self, MesonGx};
 use crate::sd::sdhci::{self, Sdhci};
+use crate::sd::usdhc::Layout;
 use crate::sd::{self, Bus, Command, Data, Fault, Host, Limits, dw_mmc};
 use crate::virtio::blk::VirtioBlk;
 use crate::virtio::mmio::MmioTransport;
@@ -60,8 +62,12 @@ pub enum Disk {
 pub enum SdSetup {
     /// Standard.
     Sdhci(sdhci::Setup),
+    /// NXP's uSDHC.
+    Usdhc(sdhci::Setup),
     /// DesignWare's or Allwinner's.
     DwMmc(dw_mmc::Setup),
+    /// Amlogic's.
+    MesonGx(meson_gx::Setup),
 }
 
 /// An SD host of one of the kinds that there are drivers for, so that the card layer is compiled
@@ -71,10 +77,12 @@ pub enum SdSetup {
     reason = "there is no heap to box in, and one host"
 )]
 pub enum SdHost {
-    /// Standard.
-    Sdhci(Sdhci<MmioRegion, StaticClock>),
+    /// Standard, or uSDHC seen as such.
+    Sdhci(Sdhci<Layout<MmioRegion>, StaticClock>),
     /// DesignWare's or Allwinner's.
     DwMmc(DwMmc<MmioRegion, StaticClock>),
+    /// Amlogic's.
+    MesonGx(MesonGx<MmioRegion, StaticClock>),
 }
 
 impl SdHost {
@@ -82,6 +90,7 @@ impl SdHost {
         match self {
             Self::Sdhci(host) => host,
             Self::DwMmc(host) => host,
+            Self::MesonGx(host) => host,
         }
     }
 
@@ -89,6 +98,7 @@ impl SdHost {
         match self {
             Self::Sdhci(host) => host,
             Self::DwMmc(host) => host,
+            Self::MesonGx(host) => host,
         }
     }
 }
@@ -199,9 +209,17 @@ impl Disk {
         let (descriptors, scratch) = sd::memory_for(memory)?;
         let host = match setup {
             SdSetup::Sdhci(setup) => {
+                let registers = Layout::Standard(registers);
+                SdHost::Sdhci(Sdhci::new(registers, clock, descriptors, setup))
+            }
+            SdSetup::Usdhc(setup) => {
+                let registers = Layout::Usdhc(registers);
                 SdHost::Sdhci(Sdhci::new(registers, clock, descriptors, setup))
             }
             SdSetup::DwMmc(setup) => SdHost::DwMmc(DwMmc::new(registers, clock, setup)),
+            SdSetup::MesonGx(setup) => {
+                SdHost::MesonGx(MesonGx::new(registers, clock, descriptors, setup))
+            }
         };
         Card::new(host, clock, scratch, proof).map(Self::Sd)
     }

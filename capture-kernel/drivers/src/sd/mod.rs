@@ -2,7 +2,8 @@
 //!
 //! A [`Host`] moves commands and data over the bus and knows nothing of cards; the [`card`] layer
 //! knows cards and nothing of registers. [`registers`] decodes what cards say of themselves.
-//! The hosts are in a file each: [`sdhci`], the standard host controller, and [`dw_mmc`].
+//! The hosts are in a file each: [`sdhci`], the standard host controller, with [`usdhc`], NXP's
+//! variant of it, [`dw_mmc`] and [`meson_gx`].
 //!
 //! "SD" in these modules' docs is the SD Physical Layer Simplified Specification 6.00, "eMMC" is
 //! JEDEC JESD84-B51.
@@ -10,8 +11,10 @@
 pub mod card;
 pub mod dw_mmc;
 mod identify;
+pub mod meson_gx;
 pub mod registers;
 pub mod sdhci;
+pub mod usdhc;
 
 use core::fmt;
 

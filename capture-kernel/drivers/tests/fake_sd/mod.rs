@@ -5,8 +5,10 @@
 pub mod bench;
 pub mod card;
 pub mod dw_mmc;
+pub mod meson_gx;
 pub mod sdhci;
 pub mod slot;
+pub mod usdhc;
 
 use std::cell::RefCell;
 use std::rc::Rc;

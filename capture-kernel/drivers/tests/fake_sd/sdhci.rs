@@ -32,6 +32,8 @@ pub struct Controller {
     pub words: [u32; 64],
     /// Command numbers that end without Transfer Complete after busy.
     pub no_busy_interrupt: bool,
+    /// High speed makes no difference to it.
+    pub any_timing: bool,
 }
 
 impl Deref for Controller {
@@ -56,6 +58,7 @@ impl Controller {
             version: 1,
             words: [0; 64],
             no_busy_interrupt: false,
+            any_timing: false,
         }))
     }
 
@@ -150,7 +153,10 @@ impl Controller {
         let mode = Mode {
             width: self.width(),
             hz: self.hz(),
-            high_speed: self.word(0x28) & 4 != 0,
+            high_speed: match self.any_timing {
+                true => self.card.high_speed,
+                false => self.word(0x28) & 4 != 0,
+            },
             ddr: bus & 7 == 4,
         };
         let count = if multiple { blocks >> 16 } else { 1 };
