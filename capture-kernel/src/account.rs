@@ -16,6 +16,7 @@ use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
 use kdraw_pipeline::worth::Judge;
 
+use crate::console::say;
 use crate::entry::EntryState;
 use crate::evidence::Evidence;
 use crate::trust::Trusted;
@@ -24,6 +25,10 @@ use crate::trust::Trusted;
 const LOG_TAIL: usize = 16 << 10;
 /// The most that it takes if there is room for more: the whole log comes next.
 const MAX_LOG_TAIL: usize = 24 << 10;
+
+/// Bytes of log that are said on a line before a dump is sent over it: a third of a second at
+/// 115,200 baud.
+const SAID: usize = 4 << 10;
 
 /// Why pages cannot be told apart.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +109,29 @@ impl<'a> Account<'a> {
             virt,
             info,
         })
+    }
+
+    /// Says what a person wants to know first, for whoever only records the console: the reason
+    /// and the end of the log.
+    pub fn say(&self) {
+        let Some(log) = self.log() else {
+            say!("the crashed kernel's log cannot be read");
+            return;
+        };
+        let mut end = [0; SAID];
+        let len = log.tail(&mut end);
+        let end = end.get(..len).unwrap_or_default();
+        say!("the end of the crashed kernel's log:");
+        for line in end.split(|byte| *byte == b'\n') {
+            if let Ok(text) = core::str::from_utf8(line)
+                && !text.is_empty()
+            {
+                say!("| {text}");
+            }
+        }
+        if let Some(reason) = log.panic_reason().headline() {
+            say!("reason: {reason}");
+        }
     }
 
     /// Writes the black box's records, the most telling first.

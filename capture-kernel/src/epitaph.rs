@@ -10,19 +10,33 @@ use kdraw_format::layout::SlotPlace;
 use kdraw_format::plan::Target;
 use kdraw_format::slot::{Epitaph, EpitaphKind, Outcome, SlotHeader};
 use kdraw_pipeline::dump::write_header;
-use kdraw_pipeline::partition::{Partition, TargetError};
-use kdraw_pipeline::ports::Clock as _;
+use kdraw_pipeline::partition::TargetError;
+use kdraw_pipeline::ports::{BlockDevice, Clock as _, DeviceError};
 
 use crate::clock::Counter;
 use crate::console::{self, say};
+use crate::line::Line;
 use crate::target::Place;
 use crate::{dma, entry, psci, smp};
+
+/// The way to a slot.
+#[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is no heap to box in, and one way"
+)]
+pub enum Way {
+    /// On a disk.
+    Disk(Place),
+    /// Over a serial line.
+    Line(Line),
+}
 
 /// What an epitaph needs to reach the slot.
 #[derive(Clone, Debug)]
 pub struct Grave {
     /// The device.
-    pub place: Place,
+    pub way: Way,
     /// The partition.
     pub target: Target,
     /// The slot.
@@ -34,9 +48,15 @@ pub struct Grave {
 static GRAVE: spin::Mutex<Option<Grave>> = spin::Mutex::new(None);
 static BEGUN: AtomicBool = AtomicBool::new(false);
 
-/// Tells where an epitaph is to be written, from when the slot is the dump's.
+/// Tells where an epitaph is to be written, from when the slot is the dump's. The first place is
+/// kept: a partition's slot, if the dump goes over a line since that failed.
 pub fn prepare(grave: Grave) {
-    *GRAVE.lock() = Some(grave);
+    GRAVE.lock().get_or_insert(grave);
+}
+
+/// Whether a slot is a dump's.
+pub fn is_prepared() -> bool {
+    GRAVE.lock().is_some()
 }
 
 /// Tells that the slot's header was written again.
@@ -76,24 +96,33 @@ pub fn end(mut epitaph: Epitaph) -> ! {
 }
 
 fn bury(grave: Grave, epitaph: Epitaph) -> Result<(), TargetError> {
-    let Grave {
-        place,
-        target,
-        slot,
-        header,
-    } = grave;
-    let no_memory = kdraw_pipeline::ports::DeviceError::Unusable("no memory is left for it");
-    let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
+    const NO_MEMORY: DeviceError = DeviceError::Unusable("no memory is left for it");
+    match &grave.way {
+        Way::Disk(place) => {
+            let mut disk = place.bring_up(dma::small().ok_or(NO_MEMORY)?)?;
+            write_down(&mut disk, &grave, epitaph)
+        }
+        Way::Line(line) => write_down(&mut line.begin_again()?, &grave, epitaph),
+    }
+}
+
+fn write_down(
+    device: &mut dyn BlockDevice,
+    grave: &Grave,
+    epitaph: Epitaph,
+) -> Result<(), TargetError> {
+    let no_memory = DeviceError::Unusable("no memory is left for it");
     let buffer = dma::small().ok_or(no_memory)?;
-    let mut partition = Partition::open(&mut disk, &Counter, &target, [buffer])?;
+    let mut partition = crate::open(device, &grave.target, [buffer].into_iter().collect())?;
+    let header = &grave.header;
     let header = SlotHeader {
         outcome: Outcome::Failed,
         generation: header.generation.saturating_add(1),
         elapsed_us: epitaph.at_us,
         epitaph,
-        ..header
+        ..header.clone()
     };
-    write_header(&mut partition, &slot, &header)
+    write_header(&mut partition, &grave.slot, &header)
 }
 
 #[panic_handler]

@@ -23,6 +23,7 @@ mod entry;
 mod epitaph;
 mod evidence;
 mod exception;
+mod line;
 mod log;
 mod mmu;
 mod pages;
@@ -36,30 +37,36 @@ mod unaligned;
 use aarch64_cpu::registers::{MPIDR_EL1, Readable as _};
 use core::fmt::Write as _;
 use kdraw_boards::machine::Machine;
+use kdraw_format::addr::PhysRange;
 use kdraw_format::black_box::BLACK_BOX_CHUNK;
 use kdraw_format::checksum::Checksum;
 use kdraw_format::chunk::Kind;
+use kdraw_format::plan::{Plan, Target};
 use kdraw_format::slot::{Epitaph, EpitaphKind, SlotHeader};
 use kdraw_format::working_memory::{CHUNK_STORED, NOTES, STORED_MORE, stored_buffers};
 use kdraw_linux::elfcorehdr::{ElfCoreHdr, ElfCoreHdrError};
 use kdraw_linux::notes::merge_notes;
 use kdraw_pipeline::dump::{Dump, Ending, choose_slot, write_journal};
 use kdraw_pipeline::partition::{Partition, TargetError};
-use kdraw_pipeline::ports::{Clock as _, Deadline, DeviceError, DmaBuffer};
+use kdraw_pipeline::ports::{BlockDevice, Clock as _, Deadline, DeviceError, DmaBuffer};
+use kdraw_pipeline::serial;
 
 use account::Account;
 use arena::Arena;
 use clock::Counter;
 use console::say;
 use entry::EntryState;
-use epitaph::Grave;
+use epitaph::{Grave, Way};
 use evidence::Evidence;
+use line::Line;
 use pages::Pages;
 use smp::Cpus;
 use target::Place;
 
 /// Seconds that a capture may take if the plan does not say.
 const DEFAULT_BUDGET_S: u32 = 3600;
+/// Buffers that are kept for the serial line while a partition is written.
+const FALLBACK_BUFFERS: usize = 2;
 /// With less room in the slot than this, only the end of the kernel's log is kept that fits: any
 /// log fits otherwise.
 const WHOLE_LOG: u64 = 64 << 20;
@@ -127,6 +134,12 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     defmt::info!("{=u64} KiB to work in", arena.left() >> 10);
     let header = ElfCoreHdr::parse(trusted.elfcorehdr)?;
     let evidence = crew::show(Evidence::map(&header, trusted.crash_region));
+    let plan = &trusted.plan;
+    let mut reserve = heapless::Vec::new();
+    if plan.target.is_some() && !plan.serial.is_empty() {
+        // A disk that fails keeps its buffers.
+        reserve.extend(buffers(&mut arena).take(FALLBACK_BUFFERS));
+    }
     let room = arena.left();
     let notes = arena.bytes(NOTES as usize).unwrap_or_default();
     let merged = merge_notes(&header, &evidence, notes);
@@ -141,68 +154,41 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     let account = Account::new(entry, machine, &trusted, notes, evidence);
     phases.ended("evidence");
 
-    let target = &trusted.plan.target;
-    let place = Place::find(&machine, target, trusted.crash_region).map_err(Refusal::TargetNode)?;
-    let no_memory = DeviceError::Unusable("no memory for its rings");
-    let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
-    let few = buffers(&mut arena).take(stored_buffers(0));
-    let mut partition = Partition::open(&mut disk, &Counter, target, few)?;
-    let dump_id = dump_id(&trusted.plan.seed);
-    phases.ended("target");
-
-    let Some((slot, old)) = choose_slot(&mut partition)? else {
-        write_journal(&mut partition, dump_id, |records| {
-            account.black_box(records)
-        })?;
-        say!("every slot holds a dump that was not extracted: only the black box was written");
-        return Ok(());
+    let mut scene = Scene {
+        entry,
+        machine: &machine,
+        plan,
+        account: &account,
+        evidence,
+        dump_id: dump_id(&plan.seed),
+        arena,
+        room,
+        memory: None,
     };
-    let total = evidence.total() >> 20;
-    say!("writing {total} MiB into slot {}", slot.index);
-    let level = match partition.superblock().plain {
-        true => 0,
-        false => trusted.plan.level,
-    };
-    let dump = Dump::begin(&mut partition, slot, &old, dump_id, level)?;
-    epitaph::prepare(Grave {
-        place,
-        target: target.clone(),
-        slot,
-        header: dump.header().clone(),
-    });
-    let deadline = budget(trusted.plan.budget_s);
-    let prepare_pages = |dump: &mut Dump<'_, '_>| {
-        psci::find(&machine);
-        let workers = smp::workers(&machine, trusted.plan.cpus, evidence.total(), room);
-        let more = stored_buffers(workers).saturating_sub(stored_buffers(0));
-        dump.give_buffers(buffers(&mut arena).take(more));
-        let pages = Pages {
-            evidence,
-            memory: pages::Memory::carve(&mut arena, evidence),
-            plan: &trusted.plan,
-            deadline,
-        };
-        let mut cpus = Cpus {
-            working: 1,
-            present: 1,
-        };
-        if dump.superblock().plain_core().is_none() {
-            cpus = smp::start(&machine, entry, workers, &mut arena);
-            let more = cpus.working.saturating_sub(1).saturating_mul(STORED_MORE);
-            dump.give_buffers(buffers(&mut arena).take(more));
-            say!("{} of {} CPUs", cpus.working, cpus.present);
+    let mut done = Ok(());
+    if let Some(target) = &plan.target {
+        done = scene.write_to_partition(target, trusted.crash_region, &mut phases);
+        match &done {
+            Err(error) if !plan.serial.is_empty() => say!("{error}; falling back"),
+            _ => return conclude(done),
         }
-        (pages, cpus)
-    };
-    match write(dump, &account, evidence, prepare_pages, &mut phases) {
-        Ok(header) => say!(
-            "dump complete: {} of {total} MiB in {} MiB, {} frames unreadable, {} ms; resetting",
-            header.frames.saturating_add(header.filled) >> 8,
-            header.stream_len >> 20,
-            header.unreadable,
-            header.elapsed_us / 1000
-        ),
-        Err(error) => {
+    }
+    let begun = epitaph::is_prepared();
+    let sent = scene.send_over_line(reserve, &mut phases);
+    if !begun {
+        return sent;
+    }
+    if let Err(error) = sent {
+        say!("{error}");
+    }
+    // The partition's slot, which was begun, is told what became of it.
+    conclude(done)
+}
+
+/// Ends a capture; one that failed when it was begun, by an epitaph.
+fn conclude(done: Result<(), Refusal>) -> Result<(), Refusal> {
+    match done {
+        Err(Refusal::Target(error)) if epitaph::is_prepared() => {
             let mut message = heapless::String::new();
             let _ = write!(message, "{error}");
             epitaph::end(Epitaph {
@@ -211,8 +197,161 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
                 ..Epitaph::default()
             })
         }
+        done => done,
     }
-    Ok(())
+}
+
+/// Opens a target with its first buffers.
+fn open<'a>(
+    device: &'a mut dyn BlockDevice,
+    target: &Target,
+    buffers: heapless::Vec<DmaBuffer, { stored_buffers(0) }>,
+) -> Result<Partition<'a>, TargetError> {
+    Partition::open(device, &Counter, target, buffers)
+}
+
+/// What a dump is made of and with, wherever it goes.
+struct Scene<'a> {
+    entry: &'a EntryState,
+    machine: &'a Machine<'a>,
+    plan: &'a Plan,
+    account: &'a Account<'a>,
+    evidence: &'a Evidence,
+    dump_id: [u8; 16],
+    arena: Arena,
+    /// Bytes of working memory that there were for the capture.
+    room: u64,
+    memory: Option<pages::Memory>,
+}
+
+impl Scene<'_> {
+    /// Writes the dump onto a partition.
+    fn write_to_partition(
+        &mut self,
+        target: &Target,
+        crash_region: PhysRange,
+        phases: &mut Phases,
+    ) -> Result<(), Refusal> {
+        let place = Place::find(self.machine, target, crash_region).map_err(Refusal::TargetNode)?;
+        let no_memory = DeviceError::Unusable("no memory for its rings");
+        let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
+        let few = buffers(&mut self.arena).take(stored_buffers(0)).collect();
+        let partition = open(&mut disk, target, few)?;
+        phases.ended("target");
+        self.write(partition, Way::Disk(place), target, phases)
+    }
+
+    /// Sends the dump over the serial line; what fails there ends in a line of text.
+    fn send_over_line(
+        &mut self,
+        reserve: heapless::Vec<DmaBuffer, FALLBACK_BUFFERS>,
+        phases: &mut Phases,
+    ) -> Result<(), Refusal> {
+        let line = Line::find(self.machine, self.plan, self.dump_id);
+        let line = line.map_err(Refusal::TargetNode)?;
+        self.account.say();
+        say!("the dump comes over this line now: `kdraw receive` takes it");
+        console::flush();
+        let mut disk = line.begin()?;
+        let target = serial::target(self.dump_id);
+        let few = buffers(&mut self.arena).take(stored_buffers(0));
+        let few = reserve.into_iter().chain(few).take(stored_buffers(0));
+        let partition = open(&mut disk, &target, few.collect())?;
+        phases.ended("line");
+        if let Err(error) = self.write(partition, Way::Line(line), &target, phases) {
+            self.account.say();
+            say!("the dump was not sent to its end: {error}; resetting");
+        }
+        Ok(())
+    }
+
+    /// Writes the dump into a slot.
+    fn write(
+        &mut self,
+        mut partition: Partition<'_>,
+        way: Way,
+        target: &Target,
+        phases: &mut Phases,
+    ) -> Result<(), Refusal> {
+        let Some((slot, old)) = choose_slot(&mut partition)? else {
+            write_journal(&mut partition, self.dump_id, |records| {
+                self.account.black_box(records)
+            })?;
+            say!("every slot holds a dump that was not extracted: only the black box was written");
+            return Ok(());
+        };
+        let total = self.evidence.total() >> 20;
+        say!("writing {total} MiB into slot {}", slot.index);
+        let level = match partition.superblock().plain {
+            true => 0,
+            false => self.plan.level,
+        };
+        // A line is slower than one CPU.
+        let alone = matches!(way, Way::Line(_));
+        let dump = Dump::begin(&mut partition, slot, &old, self.dump_id, level)?;
+        epitaph::prepare(Grave {
+            way,
+            target: target.clone(),
+            slot,
+            header: dump.header().clone(),
+        });
+        let (account, evidence) = (self.account, self.evidence);
+        let deadline = Counter.deadline(budget_us(self.plan.budget_s));
+        let header = write(
+            dump,
+            account,
+            evidence,
+            move |dump: &mut Dump<'_, '_>| self.prepare_pages(dump, alone, deadline),
+            phases,
+        )?;
+        say!(
+            "dump complete: {} of {total} MiB in {} MiB, {} frames unreadable, {} ms; resetting",
+            header.frames.saturating_add(header.filled) >> 8,
+            header.stream_len >> 20,
+            header.unreadable,
+            header.elapsed_us / 1000
+        );
+        Ok(())
+    }
+
+    /// Takes memory for the pages, and starts the other CPUs if they are to help.
+    fn prepare_pages(
+        &mut self,
+        dump: &mut Dump<'_, '_>,
+        alone: bool,
+        deadline: Deadline,
+    ) -> (Pages<'_>, Cpus) {
+        psci::find(self.machine);
+        let mut cpus = Cpus {
+            working: 1,
+            present: 1,
+        };
+        let (arena, evidence) = (&mut self.arena, self.evidence);
+        let ram = evidence.total();
+        let workers = match alone {
+            true => 0,
+            false => smp::workers(self.machine, self.plan.cpus, ram, self.room),
+        };
+        let more = stored_buffers(workers).saturating_sub(stored_buffers(0));
+        dump.give_buffers(buffers(arena).take(more));
+        let memory = self
+            .memory
+            .get_or_insert_with(|| pages::Memory::carve(arena, evidence));
+        if !alone && dump.superblock().plain_core().is_none() {
+            cpus = smp::start(self.machine, self.entry, workers, arena);
+            let more = cpus.working.saturating_sub(1).saturating_mul(STORED_MORE);
+            dump.give_buffers(buffers(arena).take(more));
+            say!("{} of {} CPUs", cpus.working, cpus.present);
+        }
+        let pages = Pages {
+            evidence,
+            memory,
+            alone,
+            plan: self.plan,
+            deadline,
+        };
+        (pages, cpus)
+    }
 }
 
 /// Says who is here.
@@ -323,14 +462,14 @@ fn write<'p>(
     })
 }
 
-/// When the capture gives up on further pages.
-fn budget(seconds: u32) -> Deadline {
+/// How long the capture may begin further pages, in microseconds.
+fn budget_us(seconds: u32) -> u64 {
     let seconds = if seconds == 0 {
         DEFAULT_BUDGET_S
     } else {
         seconds
     };
-    Counter.deadline(u64::from(seconds).saturating_mul(1_000_000))
+    u64::from(seconds).saturating_mul(1_000_000)
 }
 
 /// This dump's id: the plan's random seed and the moment, so that two crashes after one load

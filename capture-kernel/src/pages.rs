@@ -65,7 +65,9 @@ pub struct Pages<'a> {
     /// The crashed kernel's memory.
     pub evidence: &'a Evidence,
     /// Memory to work in.
-    pub memory: Memory,
+    pub memory: &'a mut Memory,
+    /// Whether other CPUs take no part.
+    pub alone: bool,
     /// What is wanted.
     pub plan: &'a Plan,
     /// When no further pages are begun.
@@ -83,6 +85,7 @@ impl Pages<'_> {
         let Self {
             evidence,
             memory,
+            alone,
             plan,
             deadline,
         } = self;
@@ -128,14 +131,14 @@ impl Pages<'_> {
         };
         let mut table = Table::new();
         let mut scratch = Scratch {
-            raw: memory.raw.unwrap_or_default(),
+            raw: memory.raw.as_deref_mut().unwrap_or_default(),
             table: &mut table,
         };
         let mut work = |task: &mut Task| task.run::<SingleAccess>(&mut scratch, evidence);
         let (mut foreman, mut nobody) = (crew::foreman(), Nobody);
         let crew: &mut dyn Crew<Task> = match &mut foreman {
-            Some(foreman) => foreman,
-            None => &mut nobody,
+            Some(foreman) if !alone => foreman,
+            _ => &mut nobody,
         };
         let mut assembly = Assembly::new(dump, &mut *crew, &mut work, Recipe { codec, deadline });
         let wanted = worth::kept_at(DumpLevel::new(plan.level).unwrap_or(DumpLevel::ALL_PAGES));
@@ -144,7 +147,8 @@ impl Pages<'_> {
             epitaph::header_is_now(assembly.leave_out(left_out)?);
         }
         let keep = wanted.without(left_out);
-        let marks = memory.marks.and_then(|bytes| Marks::new(&ranges, bytes));
+        let marks = memory.marks.as_deref_mut();
+        let marks = marks.and_then(|bytes| Marks::new(&ranges, bytes));
         let found = pages.give(&mut assembly, keep, marks)?;
         let census = pages.judged.map(|(_, census)| census);
         Ok(Written {

@@ -277,6 +277,73 @@ fn force_and_yes_format_and_the_superblock_knows_its_place() {
 }
 
 #[test]
+fn a_serial_line_is_named_by_its_terminal_and_a_fallback_follows_a_partition() {
+    let system = ready();
+    for (terminal, node, compatible) in [
+        (
+            "ttyAMA0",
+            "soc/serial@9000000",
+            "arm,pl011\0arm,primecell\0",
+        ),
+        ("ttyX0", "soc/serial@a000000", "acme,uart\0"),
+    ] {
+        // Since Linux 6.6 two devices of the serial core lie between terminal and UART.
+        let device = format!("sys/devices/platform/{terminal}.uart");
+        let base = "sys/firmware/devicetree/base";
+        system.put(&format!("{base}/{node}/compatible"), compatible);
+        system.put(&format!("{device}/ctrl:0/port:0.0/tty/{terminal}/dev"), "");
+        for (to, from) in [
+            (format!("{base}/{node}"), format!("{device}/of_node")),
+            (
+                format!("{device}/ctrl:0/port:0.0"),
+                format!("{device}/ctrl:0/port:0.0/tty/{terminal}/device"),
+            ),
+            (
+                format!("{device}/ctrl:0/port:0.0/tty/{terminal}"),
+                format!("sys/class/tty/{terminal}"),
+            ),
+        ] {
+            let from = system.path(&from);
+            fs::create_dir_all(from.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(system.path(&to), from).unwrap();
+        }
+    }
+    let plan = |name: &str, words: &[&str]| {
+        let out = system.path(name);
+        let plan = ["plan", "--payload", "PAYLOAD", "-o", out.to_str().unwrap()];
+        let (code, text) = system.kdraw(&[&plan, words].concat());
+        let bytes = fs::read(&out).unwrap_or_default();
+        let found = kdraw_format::plan::Plan::decode(&bytes).ok();
+        (code, text, found)
+    };
+    let (code, text, found) = plan("a", &["--target", "serial:ttyAMA0"]);
+    assert_eq!(code, 0, "{text}");
+    let found = found.unwrap();
+    assert_eq!(found.serial.as_str(), "/soc/serial@9000000");
+    assert_eq!(found.target, None);
+    let both = ["--target", "DEVICE", "--fallback", "serial:ttyAMA0"];
+    let found = plan("b", &both).2.unwrap();
+    assert!(found.target.is_some() && !found.serial.is_empty());
+    for (words, expected) in [
+        (&["--target", "serial:ttyX0"][..], "acme,uart"),
+        (&["--target", "serial:ttyS9"], "no terminal ttyS9"),
+        (&["--target", "serial:"], "no terminal"),
+        (
+            &["--target", "DEVICE", "--fallback", "DEVICE"],
+            "--fallback takes serial:NAME",
+        ),
+        (
+            &["--target", "serial:ttyAMA0", "--fallback", "serial:ttyAMA0"],
+            "--fallback takes serial:NAME",
+        ),
+    ] {
+        let (code, text, found) = plan("c", words);
+        assert_eq!((code, found), (3, None), "{words:?}");
+        assert!(text.contains(expected), "{words:?}: {text}");
+    }
+}
+
+#[test]
 fn the_plan_is_for_this_target_and_never_over_a_file() {
     let system = ready();
     let out = system.path("plan.bin");
@@ -293,8 +360,9 @@ fn the_plan_is_for_this_target_and_never_over_a_file() {
     assert_eq!(system.kdraw(&plan).0, 0);
     let bytes = fs::read(out).unwrap();
     let found = kdraw_format::plan::Plan::decode(&bytes).unwrap();
-    assert_eq!(found.target.controller.as_str(), "/virtio_mmio@a003e00");
-    assert_eq!(found.target.partition_start, FakeSystem::PARTITION_START);
+    let target = found.target.unwrap();
+    assert_eq!(target.controller.as_str(), "/virtio_mmio@a003e00");
+    assert_eq!(target.partition_start, FakeSystem::PARTITION_START);
     assert!(found.device_tree.is_unknown() && found.elfcorehdr.is_unknown());
     assert_eq!(found.hostname.as_str(), "board");
     assert_eq!((found.level, found.codec, found.cpus), (31, Codec::Lz4, 0));

@@ -17,8 +17,8 @@ use crate::qemu::Line;
 use crate::scenario::boot::Boot;
 use crate::scenario::result::Outcome;
 use crate::scenario::{
-    self, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, boot, evidence, init,
-    second_boot,
+    self, Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, boot, evidence,
+    init, second_boot,
 };
 use crate::{material, run, setup};
 
@@ -169,6 +169,7 @@ fn scenario(args: &Args) -> Scenario {
         panic_cpu: 1,
         plain: false,
         loader: Loader::Kdraw,
+        target: Destination::Partition,
         again: false,
         recover: false,
         estimate: false,

@@ -36,8 +36,8 @@ pub struct Machine<'a> {
     pub device_tree: Option<PathBuf>,
     /// How the disk is attached.
     pub bus: DiskBus,
-    /// The disk image.
-    pub disk: &'a Path,
+    /// The disk image; without one, there is no disk.
+    pub disk: Option<&'a Path>,
     /// A byte of the disk whose sector cannot be written.
     pub bad_byte: Option<u64>,
     /// The kernel Image.
@@ -50,6 +50,8 @@ pub struct Machine<'a> {
     pub ram: &'a Path,
     /// Where the first CPU starts, in what [`Qemu::begin`] puts into RAM, instead of the kernel.
     pub entry: Option<u64>,
+    /// The socket that the serial console is, instead of QEMU's standard input and output.
+    pub serial: Option<&'a Path>,
     /// Folder for sockets; its path must be short (108 bytes with the socket's name).
     pub sockets: &'a Path,
     /// Whether instructions are counted: one is then a nanosecond of the guest's time, an idle
@@ -182,6 +184,14 @@ impl Qemu {
         Ok((status, self.started.elapsed()))
     }
 
+    /// Whether QEMU has ended; well, if it has.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        match self.child.try_wait()? {
+            Some(status) if !status.success() => bail!("QEMU ended with {status}"),
+            ended => Ok(ended.is_some()),
+        }
+    }
+
     /// Types text on the serial console.
     pub fn type_text(&mut self, text: &str) -> Result<()> {
         let stdin = self.child.stdin.as_mut().context("QEMU has no stdin")?;
@@ -254,6 +264,13 @@ fn add_options(command: &mut Command, machine: &Machine<'_>) {
             path.display()
         )
     };
+    let console = match machine.serial {
+        None => "stdio,id=console,signal=off".to_owned(),
+        Some(path) => format!(
+            "socket,id=console,path={},server=on,wait=off",
+            path.display()
+        ),
+    };
     command
         .args(["-M", &options.join(",")])
         .args([
@@ -287,16 +304,14 @@ fn add_options(command: &mut Command, machine: &Machine<'_>) {
         } else {
             &[]
         })
-        .args(["-chardev", "stdio,id=console,signal=off"])
+        .args(["-chardev", &console])
         .args([
             "-chardev",
             &socket("qmp"),
             "-mon",
             "chardev=qmp,mode=control",
         ])
-        .args(["-chardev", &socket("gdb"), "-gdb", "chardev:gdb"])
-        .arg("-drive")
-        .arg(drive(machine));
+        .args(["-chardev", &socket("gdb"), "-gdb", "chardev:gdb"]);
     if machine.board == Board::Virt {
         command.args(["-cpu", machine.cpu]);
         command.args(["-global", "virtio-mmio.force-legacy=false"]);
@@ -308,8 +323,11 @@ fn add_options(command: &mut Command, machine: &Machine<'_>) {
     if let Some(tree) = &machine.device_tree {
         command.arg("-dtb").arg(tree);
     }
-    for device in machine.bus.devices() {
-        command.args(["-device", device]);
+    if let Some(image) = machine.disk {
+        command.arg("-drive").arg(drive(machine, image));
+        for device in machine.bus.devices() {
+            command.args(["-device", device]);
+        }
     }
     match machine.entry {
         Some(entry) => command
@@ -326,8 +344,8 @@ fn add_options(command: &mut Command, machine: &Machine<'_>) {
 
 /// Returns QEMU's option for the disk's image. (Its blkdebug driver answers every write that
 /// touches the bad sector with an I/O error, and writes nothing.)
-fn drive(machine: &Machine<'_>) -> String {
-    let image = machine.disk.display();
+fn drive(machine: &Machine<'_>, image: &Path) -> String {
+    let image = image.display();
     let file = match machine.bad_byte {
         None => format!("file={image}"),
         Some(byte) => format!(

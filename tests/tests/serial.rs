@@ -16,17 +16,23 @@ use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use kdraw::receive::{Event, Reception};
 use kdraw::scan::Scan;
 use kdraw::verify::verify;
-use kdraw_format::chunk::Codec;
+use kdraw_format::black_box::{BLACK_BOX_CHUNK, tag};
+use kdraw_format::chunk::{Codec, Kind};
+use kdraw_format::records::RecordWriter;
 use kdraw_format::slot::Outcome;
 use kdraw_link::frame::Tape;
-use kdraw_pipeline::partition::TargetError;
-use kdraw_pipeline::ports::{Clock, DeviceError};
+use kdraw_pipeline::dump::{Dump, choose_slot};
+use kdraw_pipeline::partition::{Partition, TargetError};
+use kdraw_pipeline::ports::{BlockDevice, Clock, DeviceError};
 use kdraw_pipeline::serial::{self, Patience, SerialDisk};
 use kdraw_tests::capture::{Capture, REASON};
+use kdraw_tests::disk::buffers;
 use kdraw_tests::memory::{Random, frames};
 
-/// Bytes that the line carries in a millisecond.
+/// Bytes that the line carries in a millisecond, if nothing else is said.
 const RATE: u64 = 200;
+/// The same at 115,200 baud, less than half a byte: each takes ten bits.
+const SLOW_RATE: u64 = 11;
 
 const PATIENCE: Patience = Patience {
     answer_us: 20_000_000,
@@ -42,11 +48,14 @@ struct Line {
     noise: u64,
     down: VecDeque<u8>,
     up: VecDeque<u8>,
-    /// What the payload has sent in this millisecond.
+    /// Bytes that it carries in a millisecond, and what the payload has sent in this one.
+    rate: u64,
     sent: u64,
     output: PathBuf,
     reception: Option<Reception>,
     events: Vec<Event>,
+    /// When the black box was on file.
+    black_box_us: Option<u64>,
     /// When the receiver is killed, in bytes from now, and how long it stays away, in
     /// microseconds.
     kill: Option<(u64, u64)>,
@@ -67,10 +76,12 @@ impl Line {
             noise,
             down: VecDeque::new(),
             up: VecDeque::new(),
+            rate: RATE,
             sent: 0,
             output: output.to_owned(),
             reception: Some(Reception::new(Some(output), 1)),
             events: Vec::new(),
+            black_box_us: None,
             kill: None,
             back_at: None,
             deaf: false,
@@ -105,6 +116,9 @@ impl Line {
             return;
         };
         reception.take(&bytes, &mut self.events).unwrap();
+        if let Some(Event::BlackBox(_)) = self.events.last() {
+            self.black_box_us.get_or_insert(self.now_us);
+        }
         for byte in reception.answer().unwrap_or_default() {
             if self.deaf {
                 break;
@@ -141,14 +155,17 @@ impl ReadReady for Uart {
 
 impl WriteReady for Uart {
     fn write_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(self.0.borrow().sent < RATE)
+        Ok({
+            let line = self.0.borrow();
+            line.sent < line.rate
+        })
     }
 }
 
 impl Write for Uart {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
         let mut line = self.0.borrow_mut();
-        let count = bytes.len().min((RATE - line.sent) as usize);
+        let count = bytes.len().min((line.rate - line.sent) as usize);
         line.sent += count as u64;
         for byte in &bytes[..count] {
             line.carried += 1;
@@ -197,21 +214,29 @@ fn capture() -> Capture {
 
 /// Sends a capture over the line.
 fn send(capture: &Capture, line: Line, patience: Patience) -> (Result<(), TargetError>, Line) {
-    let line = Uart(Rc::new(RefCell::new(line)));
-    let tape = Tape {
-        dump_id: capture.id,
-        number: 0,
-    };
-    let sent = (|| {
-        let mut disk = SerialDisk::new(line.clone(), line.clone(), tape, patience)?;
-        let written = capture.through(&mut disk, &line, &serial::target(capture.id))?;
+    over(line, patience, capture.id, |disk, clock| {
+        let written = capture.through(disk, clock, &serial::target(capture.id))?;
         written.expect("a free slot");
         Ok(())
-    })();
+    })
+}
+
+/// Does something with the disk that a line is.
+fn over<T>(
+    line: Line,
+    patience: Patience,
+    dump_id: [u8; 16],
+    work: impl FnOnce(&mut dyn BlockDevice, &dyn Clock) -> T,
+) -> (T, Line) {
+    let line = Uart(Rc::new(RefCell::new(line)));
+    let tape = Tape { dump_id, number: 0 };
+    let mut disk = SerialDisk::new(line.clone(), line.clone(), tape, patience).unwrap();
+    let done = work(&mut disk, &line);
+    drop(disk);
     let mut line = Rc::try_unwrap(line.0).ok().unwrap().into_inner();
     // What is still on the line arrives.
     line.millisecond();
-    (sent, line)
+    (done, line)
 }
 
 fn ended(line: &Line) -> Option<Outcome> {
@@ -309,6 +334,37 @@ fn without_a_receiver_the_black_box_is_said_twice_and_time_is_kept() {
         line.now_us
     );
     assert!(line.carried < 10_000, "{} bytes", line.carried);
+}
+
+#[test]
+fn the_largest_black_box_takes_less_than_15_s_at_115200_baud() {
+    for deaf in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let line = Line {
+            rate: SLOW_RATE,
+            deaf,
+            ..Line::new(&folder.path().join("line.img"), 0)
+        };
+        let ((), line) = over(line, PATIENCE, [7; 16], |disk, clock| {
+            let target = serial::target([7; 16]);
+            let mut partition = Partition::open(disk, clock, &target, buffers(2)).unwrap();
+            let (slot, old) = choose_slot(&mut partition).unwrap().unwrap();
+            let mut dump = Dump::begin(&mut partition, slot, &old, [7; 16], 31).unwrap();
+            let fill = |records: &mut RecordWriter<'_>| {
+                records.put(tag::REASON, &[REASON.as_bytes()]);
+                // Bytes of which none is sent short.
+                records.put_with(tag::LOG_TAIL, |room| {
+                    room.fill(0xff);
+                    room.len()
+                });
+            };
+            dump.records(Kind::BlackBox, BLACK_BOX_CHUNK, fill).unwrap();
+            assert_eq!(dump.len(), BLACK_BOX_CHUNK as u64);
+            assert_eq!(dump.first_is_durable().is_err(), deaf);
+        });
+        let took_us = line.black_box_us.unwrap();
+        assert!(took_us < 15_000_000, "{took_us} µs, deaf: {deaf}");
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@
 pub mod barrier;
 pub mod disk;
 pub mod dma;
+pub mod line;
 pub mod mmio;
 pub mod nvme;
 pub mod pci;

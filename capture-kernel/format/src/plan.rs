@@ -9,7 +9,7 @@
 //! | 0 | 8 | magic `KDRAWPL\0` |
 //! | 8 | 8 | XXH64 of bytes 16..4096 |
 //! | 16 | 2 | format version |
-//! | 18 | 2 | flags: bit 0 the disk has no partition table that the payload could check |
+//! | 18 | 2 | flags: bit 0 the disk has no partition table that the payload could check; bit 1 no partition is a target |
 //! | 20 | 4 | payload image: length of the file, bytes |
 //! | 24 | 8 | payload image: [`crate::checksum::image_checksum`] |
 //! | 32 | 4+4 | device tree, elfcorehdr: length in bytes, 0 if not known (stock kexec) |
@@ -28,6 +28,7 @@
 //! | 700 | 4 | NVMe: number of the namespace; 0: not NVMe |
 //! | 704 | 2 | card: 0 none, or to be identified from scratch; 1 SD, 2 eMMC |
 //! | 706 | 2 | the card's relative address |
+//! | 708 | 512 | device-tree path of the UART that is the target, or the fallback if a partition is; empty: none |
 
 use crate::bytes::{Get, Put};
 use crate::checksum::{block_is_whole, checksum, seal_block};
@@ -41,6 +42,7 @@ pub const MAX_PATH: usize = 512;
 
 const MAGIC: [u8; 8] = *b"KDRAWPL\0";
 const FLAG_UNCHECKED_TABLE: u16 = 1 << 0;
+const FLAG_NO_PARTITION: u16 = 1 << 1;
 const NOT_PCI: u32 = u32::MAX;
 
 /// Why a plan cannot be used.
@@ -92,8 +94,8 @@ pub enum Card {
     Mmc(u16),
 }
 
-/// Where the dump goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The partition that the dump goes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     /// Device-tree path of the controller; for a PCI device, of its host bridge.
     pub controller: heapless::String<MAX_PATH>,
@@ -149,8 +151,11 @@ pub struct Plan {
     pub elfcorehdr: Seal,
     /// Random; every dump's id is made from it.
     pub seed: [u8; 16],
-    /// Where the dump goes.
-    pub target: Target,
+    /// The partition that the dump goes to; none if only a serial line is there.
+    pub target: Option<Target>,
+    /// Device-tree path of the UART that the dump goes over, if there is no partition or it fails;
+    /// empty: none.
+    pub serial: heapless::String<MAX_PATH>,
     /// Seconds that the capture may take in all; 0: the payload's default.
     pub budget_s: u32,
     /// When it was made, in seconds since 1970.
@@ -168,15 +173,21 @@ pub struct Plan {
 impl Plan {
     /// Writes it into a block, sealed.
     pub fn encode(&self, block: &mut [u8; PLAN_LEN]) {
+        let none = Target::default();
+        let (target, no_partition) = match &self.target {
+            Some(target) => (target, 0),
+            None => (&none, FLAG_NO_PARTITION),
+        };
+        let unchecked = if target.unchecked_table {
+            FLAG_UNCHECKED_TABLE
+        } else {
+            0
+        };
         Put::new(block)
             .bytes(&MAGIC)
             .u64(0)
             .u16(VERSION)
-            .u16(if self.target.unchecked_table {
-                FLAG_UNCHECKED_TABLE
-            } else {
-                0
-            })
+            .u16(unchecked | no_partition)
             .u32(self.image.len)
             .u64(self.image.checksum)
             .u32(self.device_tree.len)
@@ -184,27 +195,28 @@ impl Plan {
             .u64(self.device_tree.checksum)
             .u64(self.elfcorehdr.checksum)
             .bytes(&self.seed)
-            .bytes(&self.target.uuid)
-            .u64(self.target.partition_start)
-            .u64(self.target.partition_len)
-            .u32(self.target.pci.map_or(NOT_PCI, PciAddress::to_bits))
+            .bytes(&target.uuid)
+            .u64(target.partition_start)
+            .u64(target.partition_len)
+            .u32(target.pci.map_or(NOT_PCI, PciAddress::to_bits))
             .u32(self.budget_s)
             .u64(self.created)
             .text(&self.hostname, 64)
-            .text(&self.target.controller, MAX_PATH)
+            .text(&target.controller, MAX_PATH)
             .u8(self.level)
             .u8(self.codec as u8)
             .u16(self.cpus)
-            .u32(self.target.namespace)
-            .u16(match self.target.card {
+            .u32(target.namespace)
+            .u16(match target.card {
                 None => 0,
                 Some(Card::Sd(_)) => 1,
                 Some(Card::Mmc(_)) => 2,
             })
-            .u16(match self.target.card {
+            .u16(match target.card {
                 None => 0,
                 Some(Card::Sd(rca) | Card::Mmc(rca)) => rca,
             })
+            .text(&self.serial, MAX_PATH)
             .finish();
         seal_block(block);
     }
@@ -255,6 +267,7 @@ impl Plan {
             (2, rca) => Some(Card::Mmc(rca)),
             _ => return Err(PlanError::Nonsense("card")),
         };
+        let serial = get.text(MAX_PATH);
         let codec = Codec::from_number(codec).ok_or(PlanError::Nonsense("codec"))?;
         if level > 31 {
             return Err(PlanError::Nonsense("dump level"));
@@ -264,7 +277,7 @@ impl Plan {
             device_tree,
             elfcorehdr,
             seed,
-            target: Target {
+            target: (flags & FLAG_NO_PARTITION == 0).then_some(Target {
                 controller,
                 pci,
                 namespace,
@@ -273,7 +286,8 @@ impl Plan {
                 partition_len,
                 uuid,
                 unchecked_table: flags & FLAG_UNCHECKED_TABLE != 0,
-            },
+            }),
+            serial,
             budget_s,
             created,
             hostname,
@@ -295,7 +309,7 @@ mod tests {
             device_tree: Seal::of(b"tree"),
             elfcorehdr: Seal::default(),
             seed: [1; 16],
-            target: Target {
+            target: Some(Target {
                 controller: heapless::String::try_from("/pcie@10000000").unwrap(),
                 pci: Some(PciAddress {
                     bus: 1,
@@ -308,7 +322,8 @@ mod tests {
                 partition_len: 1 << 31,
                 uuid: [2; 16],
                 unchecked_table: true,
-            },
+            }),
+            serial: heapless::String::try_from("/soc/serial@7e215040").unwrap(),
             budget_s: 600,
             created: 1_763_600_000,
             hostname: heapless::String::try_from("böard").unwrap(),
@@ -328,14 +343,20 @@ mod tests {
         absurd.encode(&mut block);
         assert_eq!(Plan::decode(&block), Err(PlanError::Nonsense("dump level")));
         let on_soc = Plan {
-            target: Target {
+            target: plan.target.clone().map(|target| Target {
                 pci: None,
                 card: Some(Card::Sd(0xaaaa)),
-                ..plan.target
-            },
-            ..plan
+                ..target
+            }),
+            ..plan.clone()
         };
         on_soc.encode(&mut block);
         assert_eq!(Plan::decode(&block), Ok(on_soc));
+        let serial_only = Plan {
+            target: None,
+            ..plan
+        };
+        serial_only.encode(&mut block);
+        assert_eq!(Plan::decode(&block), Ok(serial_only));
     }
 }

@@ -239,18 +239,20 @@ impl<'d, 'p, 'a> Assembly<'d, 'p, 'a> {
     }
 
     /// Writes what a task made.
-    fn put(&mut self, mut task: Task) -> Result<(), TargetError> {
-        if let Some(buffer) = task.unused() {
-            self.dump.partition.release(buffer);
-        }
+    fn put(&mut self, task: Task) -> Result<(), TargetError> {
         let (buffer, product) = task.done()?;
-        let Some(buffer) = buffer else {
-            return self.tell(&product);
-        };
-        if !self.dump.write_pages(buffer, &product)? {
-            self.ended = Some(PagesEnded::SlotFull);
+        match (buffer, &product.body) {
+            (Some(buffer), Some(body)) => {
+                if !self.dump.write_pages(buffer, &product, body)? {
+                    self.ended = Some(PagesEnded::SlotFull);
+                }
+                Ok(())
+            }
+            (buffer, _) => {
+                self.dump.give_buffers(buffer);
+                self.tell(&product)
+            }
         }
-        Ok(())
     }
 
     /// Gathers the runs of a chunk that has no data.

@@ -7,7 +7,8 @@ use core::fmt::Write as _;
 
 use kdraw_format::addr::PartOffset;
 use kdraw_format::chunk::{
-    ChunkSpec, Class, ClassSet, Codec, Content, Kind, Run, data_offset, relocate, seal, seal_header,
+    Body, ChunkSpec, Class, ClassSet, Codec, Content, Kind, Run, data_offset, relocate, seal,
+    seal_header,
 };
 use kdraw_format::layout::{BLOCK, JOURNAL_RECORDS, SlotPlace, Superblock};
 use kdraw_format::records::RecordWriter;
@@ -431,16 +432,14 @@ impl<'p, 'a> Dump<'p, 'a> {
         &mut self,
         buffer: DmaBuffer,
         product: &Product,
+        body: &Body,
     ) -> Result<bool, TargetError> {
         let spec = ChunkSpec {
             codec: product.codec,
             raw_len: product.raw_len,
             ..self.spec(Kind::Pages, &product.runs, product.stored_len)
         };
-        let len = match &product.body {
-            Some(body) => seal_header(&mut *buffer.bytes, &spec, body)?,
-            None => seal(&mut *buffer.bytes, &spec)?,
-        };
+        let len = seal_header(&mut *buffer.bytes, &spec, body)?;
         if len as u64 > self.room() {
             self.partition.release(buffer);
             return Ok(false);

@@ -15,7 +15,7 @@ use crate::load::machine::Machine;
 use crate::load::options::{DumpOptions, cpus_at_work};
 use crate::load::segments::{Loadable, MAX_TOTAL, Settings};
 use crate::load::state::Loaded;
-use crate::load::target::Target;
+use crate::load::target::{Destination, Target, Targets};
 use crate::payload::Payload;
 use crate::random;
 use crate::sd_card;
@@ -33,11 +33,18 @@ use crate::text;
 /// /proc/kpageflags, a kernel that is locked down), the level stays: the payload itself tries the
 /// filter on the dead kernel's own image, and dumps what it cannot tell apart.
 #[derive(clap::Args)]
-#[command(after_help = "Example: kdraw load --target /dev/mmcblk0p4")]
+#[command(after_help = "Examples:
+  kdraw load --target /dev/mmcblk0p4
+  kdraw load --target /dev/mmcblk0p4 --fallback serial:ttyAMA0
+  kdraw load --target serial:ttyAMA0")]
 pub struct Args {
-    /// The signed partition that a dump is to go to.
-    #[arg(long, value_name = "DEVICE")]
-    target: PathBuf,
+    /// Where a dump is to go: a signed partition, or serial:NAME for the line of /dev/NAME, where
+    /// `kdraw receive` takes it.
+    #[arg(long, value_name = "DEVICE|serial:NAME")]
+    target: String,
+    /// The serial line that it goes over if the partition fails, as serial:ttyAMA0.
+    #[arg(long, value_name = "serial:NAME")]
+    fallback: Option<String>,
     /// The payload's image, instead of the one inside this program.
     #[arg(long, value_name = "FILE")]
     payload: Option<PathBuf>,
@@ -64,33 +71,41 @@ pub struct Args {
 /// Whatever would keep a capture from working.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let machine = Machine::inspect(system).context("cannot load")?;
-    let mut target = Target::inspect(system, &args.target).context("cannot load")?;
-    if let Some(uuid) = &args.uuid {
+    let destination = Destination::from(args.target.as_str());
+    let fallback = args.fallback.as_deref().map(Destination::from);
+    let mut targets =
+        Targets::inspect(system, &destination, fallback.as_ref()).context("cannot load")?;
+    if let (Some(uuid), Some(target)) = (&args.uuid, &targets.partition) {
         target.expect_uuid(uuid).context("cannot load")?;
     }
-    if args.identify_card {
+    if args.identify_card
+        && let Some(target) = &mut targets.partition
+    {
         target.plan.card = None;
     }
+    let (target, serial) = targets.planned();
     let payload = Payload::get(args.payload.as_deref())?;
     let notes = elfcorehdr::notes(system)?;
-    let dump = args.dump.on(&target.partition.superblock);
+    let dump = targets.options(args.dump);
     let estimate = Estimate::of(
         system,
         &machine.evidence,
         &Request {
             options: dump,
             cpus: cpus_at_work(elfcorehdr::cpus(&notes), dump.cpus),
-            plain: target.partition.superblock.plain,
+            plain: targets.is_plain(),
         },
     );
-    let outlook = estimate.map(|estimate| Outlook::new(estimate, Some(Slot::of(&target))));
+    let slot = targets.partition.as_ref().map(Slot::of);
+    let outlook = estimate.map(|estimate| Outlook::new(estimate, slot));
     let proof = match &outlook {
         Ok(outlook) => outlook.estimate.proof.clone(),
         Err(why) => Proof::not_possible(why),
     };
     let level = proof.level(dump.level);
     let settings = Settings {
-        target: target.plan.clone(),
+        target: target.clone(),
+        serial,
         seed: random::bytes()?,
         budget_s: args.budget,
         created: text::now(),
@@ -103,12 +118,15 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     print(&loadable, machine.crash_region);
     print_outlook(outlook.as_ref().ok(), &proof, dump.level);
     warn_if_small(&loadable, machine.crash_region);
-    warn_if_full(&mut target);
+    if let Some(target) = &mut targets.partition {
+        warn_if_full(target);
+    }
     if args.dry_run || !system.is_running() {
         println!("Nothing was loaded (dry run).");
         return Ok(Verdict::Good);
     }
-    for control in sd_card::keep_awake(&target.sysfs) {
+    let disk = targets.partition.iter();
+    for control in disk.flat_map(|target| sd_card::keep_awake(&target.sysfs)) {
         println!(
             "warning: the card or its controller may be suspended when the kernel panics: \
              {} could not be set to \"on\"",
@@ -123,13 +141,20 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     if system.number("/sys/kernel/kexec_crash_loaded")? != 1 {
         bail!("the kernel took the crash image, yet /sys/kernel/kexec_crash_loaded is not 1");
     }
+    let partition = target.as_ref().map_or((0, 0), |target| {
+        (target.partition_start, target.partition_len)
+    });
     Loaded {
         boot_id: system.boot_id(),
         at: text::now(),
-        target: std::path::absolute(&args.target)?,
-        uuid: text::uuid(&target.plan.uuid),
-        partition_start: target.plan.partition_start,
-        partition_len: target.plan.partition_len,
+        target: match &destination {
+            Destination::Partition(path) => std::path::absolute(path)?,
+            Destination::Serial(_) => PathBuf::from(&args.target),
+        },
+        fallback: args.fallback.clone(),
+        uuid: target.map_or_else(String::new, |target| text::uuid(&target.uuid)),
+        partition_start: partition.0,
+        partition_len: partition.1,
         payload_hash: format!("{:016x}", payload.hash()),
         region_start: machine.crash_region.start.0,
         region_end: machine.crash_region.end.0,
@@ -141,10 +166,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         }),
     }
     .remember(system)?;
-    println!(
-        "Armed: a panic now writes a dump to {}.",
-        args.target.display()
-    );
+    println!("Armed: a panic now writes a dump to {}.", args.target);
     Ok(Verdict::Good)
 }
 
@@ -167,7 +189,19 @@ fn print(loadable: &Loadable, region: PhysRange) {
         region.end,
         text::size(region.len())
     );
-    let target = &loadable.plan.target;
+    if !loadable.plan.serial.is_empty() {
+        let role = match loadable.plan.target {
+            Some(_) => "fallback",
+            None => "target",
+        };
+        println!(
+            "{role:<12} the serial line of {}, taken with `kdraw receive`",
+            loadable.plan.serial
+        );
+    }
+    let Some(target) = &loadable.plan.target else {
+        return;
+    };
     let pci = target.pci.map_or_else(String::new, |pci| {
         format!(" PCI {:02x}:{:02x}.{}", pci.bus, pci.device, pci.function)
     });

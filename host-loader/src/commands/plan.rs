@@ -9,7 +9,7 @@ use crate::commands::payload::write_new;
 use crate::exit::Verdict;
 use crate::load::options::DumpOptions;
 use crate::load::segments::{Settings, plan};
-use crate::load::target::Target;
+use crate::load::target::{Destination, Targets};
 use crate::payload::Payload;
 use crate::random;
 use crate::system::System;
@@ -25,9 +25,12 @@ use crate::text;
                   kexec -p capture.img --initrd=plan.bin"
 )]
 pub struct Args {
-    /// The signed partition that a dump is to go to.
-    #[arg(long, value_name = "DEVICE")]
-    target: PathBuf,
+    /// The signed partition that a dump is to go to, or serial:NAME.
+    #[arg(long, value_name = "DEVICE|serial:NAME")]
+    target: String,
+    /// The serial line that it goes over if the partition fails, as serial:ttyAMA0.
+    #[arg(long, value_name = "serial:NAME")]
+    fallback: Option<String>,
     /// The payload's image, instead of the one inside this program.
     #[arg(long, value_name = "FILE")]
     payload: Option<PathBuf>,
@@ -46,11 +49,15 @@ pub struct Args {
 /// # Errors
 /// If the target cannot be one, or the file cannot be made.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
-    let target = Target::inspect(system, &args.target)?;
+    let target = args.target.as_str().into();
+    let fallback = args.fallback.as_deref().map(Destination::from);
+    let targets = Targets::inspect(system, &target, fallback.as_ref())?;
+    let (target, serial) = targets.planned();
     let payload = Payload::get(args.payload.as_deref())?;
-    let dump = args.dump.on(&target.partition.superblock);
+    let dump = targets.options(args.dump);
     let settings = Settings {
-        target: target.plan,
+        target,
+        serial,
         seed: random::bytes()?,
         budget_s: args.budget,
         created: text::now(),
@@ -67,7 +74,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     println!(
         "{}: plan for {}, valid with the payload of XXH64 {:016x} only",
         args.output.display(),
-        args.target.display(),
+        args.target,
         payload.hash()
     );
     Ok(Verdict::Good)

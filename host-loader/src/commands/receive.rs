@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
             }
             Came::Nothing => {}
             Came::Ended(_) if !port.lasting => break,
-            Came::Ended(_) if talk.is_over(heard) => break,
+            Came::Ended(_) if talk.ended.is_some() => break,
             Came::Ended(error) => {
                 talk.interrupted(error.as_ref());
                 let Some(again) = reopened(&open, args.timeout, heard) else {

@@ -9,7 +9,7 @@ use crate::exit::Verdict;
 use crate::live::outlook;
 use crate::load::machine::Machine;
 use crate::load::state::Loaded;
-use crate::load::target::Target;
+use crate::load::target::{Destination, SerialLine, Target};
 use crate::payload;
 use crate::summary;
 use crate::system::System;
@@ -110,6 +110,18 @@ impl Status {
     }
 
     fn look_at_target(&mut self, system: &System, path: &Path) {
+        let fallback = self.loaded.as_ref();
+        let fallback = fallback.and_then(|loaded| loaded.fallback.as_deref());
+        for name in [path.to_str(), fallback].into_iter().flatten() {
+            if let Destination::Serial(name) = name.into()
+                && let Err(why) = SerialLine::inspect(system, &name)
+            {
+                self.problems.push(why.to_string());
+            }
+        }
+        if let Some(Destination::Serial(_)) = path.to_str().map(Destination::from) {
+            return;
+        }
         let mut target = match Target::inspect(system, path) {
             Ok(target) => target,
             Err(why) => return self.problems.push(why.to_string()),

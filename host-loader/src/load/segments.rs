@@ -7,7 +7,7 @@
 
 use kdraw_format::addr::{PhysAddr, PhysRange};
 use kdraw_format::chunk::Codec;
-use kdraw_format::plan::{PLAN_LEN, Plan, Seal, Target};
+use kdraw_format::plan::{MAX_PATH, PLAN_LEN, Plan, Seal, Target};
 use kdraw_format::working_memory::{MemoryNeed, Room, memory_needed, workers_that_fit};
 use kdraw_linux::classify::DumpLevel;
 
@@ -29,8 +29,10 @@ const KERNEL_PAGES: u64 = 4 * ALIGN;
 /// What is not found out but decided.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the dump goes.
-    pub target: Target,
+    /// The partition that the dump goes to.
+    pub target: Option<Target>,
+    /// The device-tree path of the UART that it goes over, or else goes over; empty: none.
+    pub serial: heapless::String<MAX_PATH>,
     /// Random.
     pub seed: [u8; 16],
     /// Seconds that the capture may take; 0: the payload's default.
@@ -192,6 +194,7 @@ pub fn plan(payload: &Payload, device_tree: Seal, elfcorehdr: Seal, settings: Se
         elfcorehdr,
         seed: settings.seed,
         target: settings.target,
+        serial: settings.serial,
         budget_s: settings.budget_s,
         created: settings.created,
         hostname,

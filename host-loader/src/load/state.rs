@@ -19,9 +19,12 @@ pub struct Loaded {
     pub boot_id: String,
     /// When, in seconds since 1970.
     pub at: u64,
-    /// The target's device.
+    /// The target's device, or `serial:NAME`.
     pub target: PathBuf,
-    /// The target's UUID.
+    /// The fallback, as `serial:NAME`.
+    #[serde(default)]
+    pub fallback: Option<String>,
+    /// The target's UUID; empty for a serial line.
     pub uuid: String,
     /// The target's place on its disk.
     pub partition_start: u64,

@@ -8,6 +8,7 @@ use kdraw_format::plan;
 use crate::block::BlockDevice;
 use crate::controller::{Controller, ControllerError};
 use crate::error::Error;
+use crate::load::options::DumpOptions;
 use crate::partition::DumpPartition;
 use crate::source::{Access, Source};
 use crate::system::System;
@@ -50,6 +51,23 @@ pub enum BadTarget {
         /// The one asked for.
         expected: String,
     },
+    /// No such terminal, or none that the device tree names.
+    #[error(
+        "there is no terminal {0} with a UART in the device tree; /sys/class/tty has their names, \
+         as in serial:ttyAMA0"
+    )]
+    NoTerminal(String),
+    /// A UART without a driver.
+    #[error("the UART of {name} is {found}, which the payload cannot drive")]
+    NoUart {
+        /// The terminal.
+        name: String,
+        /// What its UART is compatible with.
+        found: String,
+    },
+    /// A fallback that is none.
+    #[error("--fallback takes serial:NAME, after a --target that is a partition")]
+    Fallback,
     /// A path that does not fit the plan.
     #[error("the controller's device-tree path is longer than a plan can hold: {0}")]
     LongPath(String),
@@ -145,6 +163,132 @@ fn check_place(
         signed: words(signed),
         found: words(found),
     })
+}
+
+/// A serial line that the payload can send a dump over.
+#[derive(Clone, Debug)]
+pub struct SerialLine {
+    /// The terminal's name, as `ttyAMA0`.
+    pub name: String,
+    /// Its UART's path in the device tree.
+    pub node: heapless::String<{ plan::MAX_PATH }>,
+}
+
+impl SerialLine {
+    /// Finds the UART of the terminal `/dev/NAME`: the nearest device above it that has a node in
+    /// the device tree.
+    ///
+    /// # Errors
+    /// [`BadTarget::NoTerminal`], [`BadTarget::NoUart`] or [`BadTarget::LongPath`].
+    pub fn inspect(system: &System, name: &str) -> Result<Self, BadTarget> {
+        let no_terminal = || BadTarget::NoTerminal(name.to_owned());
+        if name.is_empty() || name.contains('/') {
+            return Err(no_terminal());
+        }
+        let terminal = system.path(format!("/sys/class/tty/{name}"));
+        let device = terminal.join("device").canonicalize();
+        let device = device.map_err(|_| no_terminal())?;
+        let tree = system.path("/sys/firmware/devicetree/base");
+        let tree = tree.canonicalize().unwrap_or(tree);
+        let node = device
+            .ancestors()
+            .find_map(|folder| folder.join("of_node").canonicalize().ok())
+            .ok_or_else(no_terminal)?;
+        let below = node.strip_prefix(&tree).map_err(|_| no_terminal())?;
+        let path = format!("/{}", below.display());
+        let compatible = std::fs::read_to_string(node.join("compatible")).unwrap_or_default();
+        let names = || compatible.split('\0').filter(|name| !name.is_empty());
+        if names().all(|name| kdraw_boards::console_kind(name).is_none()) {
+            return Err(BadTarget::NoUart {
+                name: name.to_owned(),
+                found: names().collect::<Vec<_>>().join(", "),
+            });
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            node: heapless_path(&path)?,
+        })
+    }
+}
+
+/// What `--target` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A partition's device.
+    Partition(PathBuf),
+    /// A terminal's name: `serial:NAME`.
+    Serial(String),
+}
+
+impl From<&str> for Destination {
+    fn from(text: &str) -> Self {
+        match text.strip_prefix(SERIAL) {
+            Some(name) => Self::Serial(name.into()),
+            None => Self::Partition(text.into()),
+        }
+    }
+}
+
+/// What a serial line's name begins with.
+const SERIAL: &str = "serial:";
+
+/// Where a dump is to go: to a partition, over a serial line, or to the one if not the other.
+#[derive(Debug)]
+pub struct Targets {
+    /// The partition.
+    pub partition: Option<Target>,
+    /// The line.
+    pub serial: Option<SerialLine>,
+}
+
+impl Targets {
+    /// Checks what `--target` and `--fallback` name.
+    ///
+    /// # Errors
+    /// [`BadTarget`].
+    pub fn inspect(
+        system: &System,
+        target: &Destination,
+        fallback: Option<&Destination>,
+    ) -> Result<Self, BadTarget> {
+        let line = |name: &str| SerialLine::inspect(system, name);
+        match (target, fallback) {
+            (Destination::Partition(path), None) => Ok(Self {
+                partition: Some(Target::inspect(system, path)?),
+                serial: None,
+            }),
+            (Destination::Partition(path), Some(Destination::Serial(name))) => Ok(Self {
+                partition: Some(Target::inspect(system, path)?),
+                serial: Some(line(name)?),
+            }),
+            (Destination::Serial(name), None) => Ok(Self {
+                partition: None,
+                serial: Some(line(name)?),
+            }),
+            _ => Err(BadTarget::Fallback),
+        }
+    }
+
+    /// What a plan says of them: the partition, and the UART's path or nothing.
+    pub fn planned(&self) -> (Option<plan::Target>, heapless::String<{ plan::MAX_PATH }>) {
+        let node = self.serial.as_ref().map(|line| line.node.clone());
+        let target = self.partition.as_ref().map(|found| found.plan.clone());
+        (target, node.unwrap_or_default())
+    }
+
+    /// What of the options they can have.
+    pub fn options(&self, options: DumpOptions) -> DumpOptions {
+        match &self.partition {
+            Some(target) => options.on(&target.partition.superblock),
+            None => options,
+        }
+    }
+
+    /// Whether the dump is to be a plain one.
+    pub fn is_plain(&self) -> bool {
+        let partition = self.partition.as_ref();
+        partition.is_some_and(|target| target.partition.superblock.plain)
+    }
 }
 
 fn heapless_path<const N: usize>(path: &str) -> Result<heapless::String<N>, BadTarget> {

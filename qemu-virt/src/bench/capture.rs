@@ -17,7 +17,8 @@ use crate::material::Kernel;
 use crate::run;
 use crate::scenario::boot::{self, Boot};
 use crate::scenario::{
-    self, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, kdump, unfinished,
+    self, Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, kdump,
+    unfinished,
 };
 
 /// Room for a dump beyond the size of RAM, in MiB.
@@ -327,6 +328,7 @@ fn scenario(row: &Row) -> Scenario {
         panic_cpu: 0,
         plain: false,
         loader: Loader::Kdraw,
+        target: Destination::Partition,
         again: false,
         recover: false,
         estimate: false,

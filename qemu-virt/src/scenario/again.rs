@@ -22,6 +22,7 @@ use super::{Place, Scenario};
 use crate::compare::Vmcore;
 use crate::disk::Disk;
 use crate::dist::Dist;
+use crate::material::Kernel;
 use crate::qemu::{Machine, Qemu};
 
 /// Bytes from the start of RAM that a machine without a kernel overwrites with its device tree
@@ -47,6 +48,17 @@ pub struct Wish {
     pub level: u8,
     /// The slot's size in MiB; `None` leaves the partition as it is.
     pub slot_mib: Option<u64>,
+    /// It goes over the serial line that `kdraw load` was told.
+    pub serial: Option<OverSerial>,
+}
+
+/// A capture that goes over a serial line.
+#[derive(Clone, Copy, Debug)]
+pub struct OverSerial {
+    /// The seconds that it may take; 0: the payload's default.
+    pub budget_s: u32,
+    /// Whether the partition is the target, and the line the fallback.
+    pub is_fallback: bool,
 }
 
 impl Wish {
@@ -55,6 +67,7 @@ impl Wish {
         Self {
             level,
             slot_mib: None,
+            serial: None,
         }
     }
 }
@@ -106,18 +119,22 @@ impl Armed {
         plan.level = wish.level;
         if let Some(mib) = wish.slot_mib {
             // The superblocks take a MiB before the slot and less than that behind it.
+            let target = plan
+                .target
+                .as_mut()
+                .context("the plan names no partition")?;
             let length = (mib + 2) << 20;
-            let superblock = Superblock::new(
-                plan.target.uuid,
-                plan.target.partition_start,
-                length,
-                1,
-                false,
-            )?;
+            let superblock =
+                Superblock::new(target.uuid, target.partition_start, length, 1, false)?;
             ensure!(superblock.slot_len == mib << 20, "no slot of {mib} MiB");
-            plan.target.partition_len = length;
+            target.partition_len = length;
             disk.shrink_dump_partition(length)?;
             disk.sign(&superblock)?;
+        }
+        if let Some(serial) = wish.serial {
+            ensure!(!plan.serial.is_empty(), "the plan names no serial line");
+            plan.target.take_if(|_| !serial.is_fallback);
+            plan.budget_s = serial.budget_s;
         }
         plan.encode(block);
         Ok((loaded, disk))
@@ -128,19 +145,13 @@ impl Again<'_> {
     /// Captures again, extracts the dump, and checks that every page in it is the memory's.
     pub fn capture(&self, name: &str, wish: Wish) -> Result<Dump> {
         let image = self.place.file(&format!("{name}.img"));
-        let (loaded, disk) = self.armed.prepared(wish, image)?;
+        let (start, loaded, disk) = self.prepared(wish, image)?;
         let kernel = self.scenario.kernel()?;
-        let machine = Machine {
-            entry: Some(self.armed.crash_region.start),
-            ..super::machine(self.scenario, &kernel, self.place, &disk, &kernel.image, "")
-        };
+        let machine = self.machine(&kernel, &disk);
         let before = self.evidence_checksum()?;
-        let mut start = vec![0; DEVICE_TREE];
-        File::open(self.place.ram())?.read_exact_at(&mut start, 0)?;
         let log = self.place.file(&format!("{name}.log"));
         let mut qemu = Qemu::start(&machine, &log, super::budget(self.scenario))?;
-        let ram_base = self.boot.ram_base;
-        qemu.begin(&[(ram_base, &start), (self.armed.crash_region.start, &loaded)])?;
+        self.begin(&qemu, &start, &loaded)?;
         let mut said = String::new();
         while let Some(line) = qemu.next_line()? {
             if line.text.starts_with("kdraw: ") {
@@ -159,6 +170,30 @@ impl Again<'_> {
             said,
             extracted,
         })
+    }
+
+    /// Returns the start of RAM, the crash region and the disk for another capture.
+    pub fn prepared(&self, wish: Wish, image: PathBuf) -> Result<(Vec<u8>, Vec<u8>, Disk)> {
+        let (loaded, disk) = self.armed.prepared(wish, image)?;
+        let mut start = vec![0; DEVICE_TREE];
+        File::open(self.place.ram())?.read_exact_at(&mut start, 0)?;
+        Ok((start, loaded, disk))
+    }
+
+    /// Returns the machine of another capture.
+    pub fn machine<'m>(&'m self, kernel: &'m Kernel, disk: &'m Disk) -> Machine<'m> {
+        Machine {
+            entry: Some(self.armed.crash_region.start),
+            ..super::machine(self.scenario, kernel, self.place, disk, &kernel.image, "")
+        }
+    }
+
+    /// Begins another capture.
+    pub fn begin(&self, qemu: &Qemu, start: &[u8], loaded: &[u8]) -> Result<()> {
+        qemu.begin(&[
+            (self.boot.ram_base, start),
+            (self.armed.crash_region.start, loaded),
+        ])
     }
 
     /// Checks that every page of a vmcore is the memory's.

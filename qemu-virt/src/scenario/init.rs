@@ -66,11 +66,14 @@ pub fn arm_script(scenario: &Scenario) -> String {
         script += &match scenario.loader {
             Loader::Kexec => stock_kexec::load(scenario),
             _ => format!(
-                "must load kdraw load --target $dump{} {}\nstep status kdraw status --json\n",
-                if scenario.identify_card {
-                    " --identify-card"
-                } else {
-                    ""
+                "must load kdraw load --target $dump{}{} {}\nstep status kdraw status --json\n",
+                match scenario.identify_card {
+                    true => " --identify-card",
+                    false => "",
+                },
+                match scenario.target.is_serial() {
+                    true => " --fallback serial:ttyAMA0",
+                    false => "",
                 },
                 scenario.dump
             ),

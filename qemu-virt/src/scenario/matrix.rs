@@ -2,7 +2,7 @@
 //!
 //! A new variant is a new row; `quick` names the kernels on which it also runs without `--full`.
 
-use super::{DumpOptions, KernelChoice, Loader, Panic, Scenario};
+use super::{Destination, DumpOptions, KernelChoice, Loader, Panic, Scenario};
 use crate::board::Board;
 use crate::disk_bus::DiskBus;
 use crate::material::Suite;
@@ -14,6 +14,7 @@ const SUITES: [Suite; 3] = [Suite::Bookworm, Suite::Trixie, Suite::Sid];
 struct Variant {
     name: &'static str,
     mem: u64,
+    fill: u64,
     smp: u32,
     cpu: &'static str,
     board: Board,
@@ -26,6 +27,8 @@ struct Variant {
     loader: Loader,
     /// Compared with what `kdraw estimate` says just before.
     estimate: bool,
+    /// Sent over the serial console too.
+    target: Destination,
     /// Captured again and again, at every level, cut, and into small slots.
     again: bool,
     /// Booted once more after the reset, and extracted inside the guest.
@@ -45,6 +48,7 @@ const MAX: &str = "max,pauth-impdef=on";
 const BASE: Variant = Variant {
     name: "base",
     mem: 1024,
+    fill: 256,
     smp: 2,
     cpu: "cortex-a72",
     board: Board::Virt,
@@ -56,6 +60,7 @@ const BASE: Variant = Variant {
     plain: false,
     loader: Loader::Kdraw,
     estimate: false,
+    target: Destination::Partition,
     again: false,
     recover: false,
     tools: false,
@@ -150,6 +155,21 @@ const VARIANTS: &[Variant] = &[
         ..BASE
     },
     Variant {
+        name: "serial",
+        mem: 512,
+        fill: 32,
+        target: Destination::Serial,
+        ..BASE
+    },
+    Variant {
+        name: "serial-briefly",
+        mem: 512,
+        fill: 32,
+        target: Destination::SerialBriefly,
+        quick: &[Suite::Bookworm],
+        ..BASE
+    },
+    Variant {
         name: "sdhci",
         disk: DiskBus::Sdhci,
         recover: true,
@@ -233,11 +253,12 @@ impl Variant {
             virt: self.virt.iter().map(|&option| option.into()).collect(),
             disk: self.disk,
             identify_card: self.identify_card,
-            fill: 256,
+            fill: self.fill,
             panic: self.panic,
             panic_cpu: self.panic_cpu,
             plain: self.plain,
             loader: self.loader,
+            target: self.target,
             again: self.again,
             recover: self.recover,
             estimate: self.estimate,

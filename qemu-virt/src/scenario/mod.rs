@@ -29,6 +29,7 @@ pub mod place;
 pub mod refusals;
 pub mod result;
 pub mod second_boot;
+pub mod serial;
 pub mod stock_kexec;
 pub mod tools;
 pub mod unfinished;
@@ -110,6 +111,25 @@ pub enum Loader {
     None,
 }
 
+/// Where the dump goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Destination {
+    /// To the partition.
+    Partition,
+    /// To the partition, and over the serial console in every way that is tested.
+    Serial,
+    /// To the partition; then, with its disk gone, over the serial console, where nobody receives.
+    SerialBriefly,
+}
+
+impl Destination {
+    /// Whether the serial console is one.
+    pub fn is_serial(self) -> bool {
+        self != Self::Partition
+    }
+}
+
 /// What one end-to-end run looks like.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 pub struct Scenario {
@@ -165,6 +185,10 @@ pub struct Scenario {
     /// readers, also compare what is left out with makedumpfile, drgn and the kernel's own flags.
     #[arg(long)]
     pub again: bool,
+    /// Where the dump goes: with `serial`, the memory that was dumped onto the partition is sent
+    /// over the console too, in every way that the line and the receiver may behave.
+    #[arg(long, value_enum, default_value = "partition")]
+    pub target: Destination,
     /// Boot once more after the reset, and extract the dump inside the guest.
     #[arg(long)]
     pub recover: bool,
@@ -287,13 +311,14 @@ pub fn machine<'a>(
             .needs_device_tree()
             .then(|| place.file(DEVICE_TREE)),
         bus: scenario.disk,
-        disk: &disk.path,
+        disk: Some(&disk.path),
         bad_byte: None,
         kernel: &kernel.image,
         initramfs,
         command_line,
         ram: place.ram(),
         entry: None,
+        serial: None,
         sockets: place.sockets(),
         count: false,
     }
@@ -324,7 +349,8 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
     let mut outcome = Outcome::new(scenario, &kernel);
     let mut armed = None;
     let mut watch = |line: &Line, boot: &Boot, qemu: &mut Qemu| {
-        if scenario.again && line.text == "guest: step load 0" {
+        let wanted = scenario.again || scenario.target.is_serial();
+        if wanted && line.text == "guest: step load 0" {
             armed = Some(Armed::keep(boot, qemu, &disk, place)?);
         }
         Ok(())
@@ -368,15 +394,20 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
     if scenario.estimate {
         estimate::check(dist, &disk.path, &boot, &mut outcome);
     }
-    if scenario.again {
+    if let Some(armed) = &armed {
         let again = Again {
             scenario,
             dist,
             place,
             boot: &boot,
-            armed: armed.as_ref().context("the capture was never armed")?,
+            armed,
         };
-        if let Err(error) = capture_again(&again, &disk, readers, &mut outcome) {
+        if scenario.target.is_serial() {
+            serial::check(&again, &place.file("vmcore.elf"), &mut outcome)?;
+        }
+        if scenario.again
+            && let Err(error) = capture_again(&again, &disk, readers, &mut outcome)
+        {
             outcome.check("again", false, format!("{error:#}"));
         }
     }

@@ -13,7 +13,9 @@ use kdraw_format::plan::{PLAN_LEN, Plan, Seal};
 use kdraw_format::slot::{EpitaphKind, Outcome};
 
 use super::boot::{self, Boot};
-use super::{DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, unfinished};
+use super::{
+    Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, unfinished,
+};
 use crate::board::Board;
 use crate::disk::Disk;
 use crate::disk_bus::DiskBus;
@@ -535,6 +537,7 @@ fn scenario(case: &Case) -> Scenario {
         panic_cpu: 0,
         plain: false,
         loader: Loader::Kdraw,
+        target: Destination::Partition,
         again: false,
         recover: false,
         estimate: false,

@@ -121,8 +121,8 @@ pub fn check_slots(again: &Again<'_>, outcome: &mut Outcome) -> Result<()> {
 /// out, nothing is missing.
 fn check_slot(again: &Again<'_>, name: &str, level: u8, mib: u64) -> Result<String> {
     let wish = Wish {
-        level,
         slot_mib: Some(mib),
+        ..Wish::level(level)
     };
     let dump = again.capture(name, wish)?;
     let header = unfinished::header(&dump.disk)?;

@@ -91,37 +91,51 @@ impl embedded_io::Error for UartError {
     }
 }
 
+/// What is known of a UART that was switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchedOn {
+    model: Model,
+    /// Bytes that can be written once the transmitter is empty.
+    fifo: usize,
+}
+
+impl SwitchedOn {
+    /// Switches transmitter and receiver on of the UART behind `registers`, all that the device
+    /// tree says it has.
+    pub fn new(registers: &impl Registers, model: Model) -> Self {
+        let fifo = match model {
+            Model::Pl011 => pl011::enable(registers),
+            Model::Ns16550(ns) => ns.enable(registers),
+            Model::Imx => imx::enable(registers),
+            Model::Meson => meson::enable(registers),
+            Model::Cadence => cadence::enable(registers),
+            Model::Lpuart => lpuart::enable(registers),
+            Model::Mvebu => mvebu::FIFO,
+            Model::UartDm => uartdm::enable(registers),
+            Model::Geni => geni::enable(registers),
+        };
+        Self { model, fifo }
+    }
+}
+
 /// A UART.
 #[derive(Debug)]
 pub struct Uart<R, C> {
     registers: R,
     clock: C,
     model: Model,
-    /// Bytes that can be written once the transmitter is empty.
     fifo: usize,
     stuck: bool,
 }
 
 impl<R: Registers, C: Clock> Uart<R, C> {
-    /// Uses the UART behind `registers`, all that the device tree says it has. Switches
-    /// transmitter and receiver on.
-    pub fn new(registers: R, model: Model, clock: C) -> Self {
-        let fifo = match model {
-            Model::Pl011 => pl011::enable(&registers),
-            Model::Ns16550(ns) => ns.enable(&registers),
-            Model::Imx => imx::enable(&registers),
-            Model::Meson => meson::enable(&registers),
-            Model::Cadence => cadence::enable(&registers),
-            Model::Lpuart => lpuart::enable(&registers),
-            Model::Mvebu => mvebu::FIFO,
-            Model::UartDm => uartdm::enable(&registers),
-            Model::Geni => geni::enable(&registers),
-        };
+    /// Uses the UART behind `registers`, without a look at them.
+    pub fn new(registers: R, uart: SwitchedOn, clock: C) -> Self {
         Self {
             registers,
             clock,
-            model,
-            fifo,
+            model: uart.model,
+            fifo: uart.fifo,
             stuck: false,
         }
     }

@@ -331,6 +331,12 @@ impl Registers for &Fake {
     }
 }
 
+impl Fake {
+    fn uart<C: Clock>(&self, clock: C) -> Uart<&Self, C> {
+        Uart::new(self, SwitchedOn::new(&self, self.chip.model), clock)
+    }
+}
+
 /// Each look takes a millisecond.
 #[derive(Default)]
 struct SlowClock(Cell<u64>);
@@ -347,7 +353,7 @@ fn all_bytes_go_out_in_order_and_none_is_overrun() {
     let text: Vec<u8> = (0..=255).cycle().take(1000).collect();
     for chip in chips() {
         let fake = Fake::new(chip);
-        let mut uart = Uart::new(&fake, fake.chip.model, SlowClock::default());
+        let mut uart = fake.uart(SlowClock::default());
         uart.write_all(&text).unwrap();
         uart.flush().unwrap();
         assert_eq!(*fake.line.borrow(), text, "{:?}", fake.chip.model);
@@ -358,7 +364,7 @@ fn all_bytes_go_out_in_order_and_none_is_overrun() {
 fn an_empty_fifo_is_filled_without_asking_for_each_byte() {
     for chip in chips() {
         let fake = Fake::new(chip);
-        let mut uart = Uart::new(&fake, fake.chip.model, SlowClock::default());
+        let mut uart = fake.uart(SlowClock::default());
         fake.moves.set(false);
         fake.looks.set(0);
         assert_eq!(uart.write(&[0x55; 100]), Ok(fake.fifo.borrow().len()));
@@ -376,7 +382,7 @@ fn an_empty_fifo_is_filled_without_asking_for_each_byte() {
 fn what_was_received_is_read_and_no_more() {
     for chip in chips() {
         let fake = Fake::new(chip);
-        let mut uart = Uart::new(&fake, fake.chip.model, SlowClock::default());
+        let mut uart = fake.uart(SlowClock::default());
         let mut into = [0; 8];
         assert_eq!(uart.read_ready(), Ok(false));
         assert_eq!(uart.read(&mut into), Err(UartError::Silent));
@@ -400,7 +406,7 @@ fn a_stuck_line_costs_one_wait_and_recovers() {
     for chip in chips() {
         let fake = Fake::new(chip);
         let clock = SlowClock::default();
-        let mut uart = Uart::new(&fake, fake.chip.model, &clock);
+        let mut uart = fake.uart(&clock);
         fake.moves.set(false);
         let mut written = 0;
         while let Ok(count) = uart.write(&[1; 100]) {
@@ -435,7 +441,7 @@ fn it_is_switched_on_and_the_rest_stays() {
             let fake = Fake::new(chip);
             fake.control.set([all; 2]);
             fake.line_control.set(0x83);
-            let _ = Uart::new(&fake, fake.chip.model, SlowClock::default());
+            let _ = fake.uart(SlowClock::default());
             if fake.chip.model == Model::UartDm {
                 assert_eq!(
                     *fake.commands.borrow(),
@@ -461,7 +467,7 @@ fn a_transfer_of_the_crashed_kernel_is_cancelled_and_ours_is_not() {
         fake.foreign = length;
         fake.moves.set(false);
         fake.fifo.borrow_mut().extend(busy.then_some(0));
-        let _ = Uart::new(&fake, Model::Geni, SlowClock::default());
+        let _ = SwitchedOn::new(&&fake, Model::Geni);
         assert_eq!(
             *fake.commands.borrow(),
             std::vec![4; cancels],
