@@ -61,9 +61,19 @@ impl Evidence {
         let _ = self.left_out.push(MapEntry { range, fate });
     }
 
-    /// How many claimed ranges are left out.
+    /// How many claimed ranges are left out, so that memory may be missing.
+    ///
+    /// One that wraps around the address space to an end within evidence is not counted: so
+    /// kexec-tools 2.0.25 claims the image of Linux 6.1, with a right end and a wrong start. That
+    /// memory is claimed once more, as System RAM.
     pub fn left_out(&self) -> usize {
-        self.left_out.len()
+        let missing = |entry: &&MapEntry| !self.is_known_by_its_end(&entry.range);
+        self.left_out.iter().filter(missing).count()
+    }
+
+    fn is_known_by_its_end(&self, range: &PhysRange) -> bool {
+        let last_byte = range.end.0.checked_sub(1).map(PhysAddr);
+        range.end < range.start && last_byte.is_some_and(|at| self.seen(at, 1).is_some())
     }
 
     /// Bytes of evidence.
