@@ -197,6 +197,13 @@ const VARIANTS: &[Variant] = &[
         ..BASE
     },
     Variant {
+        name: "emmc",
+        disk: DiskBus::Emmc,
+        recover: true,
+        suites: &[Suite::Bookworm],
+        ..BASE
+    },
+    Variant {
         name: "xlnx-zcu102",
         board: Board::XlnxZcu102,
         ..BOARD

@@ -50,8 +50,11 @@ pub const RECOVERY_US: u64 = 1_000_000;
 /// How long a command may take, in microseconds, before the host is taken to be stuck. A host ends
 /// a command without answer by itself.
 const COMMAND_US: u64 = 300_000;
-/// How long data or programming may take, in microseconds.
+/// How long programming, or the wait for data, may take, in microseconds.
 const DATA_US: u64 = 2_000_000;
+/// How long each byte may take on top, in microseconds: 100 kB/s, less than one data line at
+/// [`SLOWEST_HZ`] carries, for the CPU may have to move the data.
+const BYTE_US: u64 = 10;
 /// Requests that may be here at a time.
 const DEPTH: usize = 4;
 /// How often a card may miss SEND_STATUS before it is taken to be gone.
@@ -336,8 +339,10 @@ impl<H: Host, C: Clock> Card<H, C> {
             let data = (work.step == Step::Transfer).then(|| work.job.data());
             let Some(deadline) = work.deadline else {
                 let command = work.command(&self.facts);
+                let bytes = data.as_ref().map_or(0, Data::len);
+                let time = DATA_US.saturating_add(u64::from(bytes).saturating_mul(BYTE_US));
                 match self.host.start(command, data.as_ref()) {
-                    Ok(()) => work.deadline = Some(self.clock.deadline(DATA_US)),
+                    Ok(()) => work.deadline = Some(self.clock.deadline(time)),
                     Err(fault) => self.failed(fault),
                 }
                 continue;
