@@ -122,45 +122,22 @@ impl Controller {
         if device.sysfs.ancestors().any(usb) {
             return Err(ControllerError::Usb(device.name.clone()));
         }
-        let tree = system.path("/sys/firmware/devicetree/base");
-        let tree = fs::canonicalize(&tree).unwrap_or(tree);
-        let mut function: Option<(PciAddress, PathBuf)> = None;
         let seen_by_controller = nvme_path(&device.sysfs);
         let start = seen_by_controller.as_ref().unwrap_or(&device.sysfs);
-        for folder in start.ancestors() {
-            if function.is_none()
-                && subsystem(folder).as_deref() == Some("pci")
-                && let Some(address) = pci_address(folder)
-            {
-                function = Some((address, folder.to_owned()));
-            }
-            // A function may have a node of its own; the host bridge's is what the payload needs.
-            if subsystem(folder).as_deref() == Some("pci") {
-                continue;
-            }
-            let Ok(node) = fs::canonicalize(folder.join("of_node")) else {
-                continue;
-            };
-            let Ok(below) = node.strip_prefix(&tree) else {
-                continue;
-            };
-            let path = format!("/{}", below.display());
-            return Self::checked(path, &node, function, device);
-        }
-        Err(ControllerError::NoNode {
+        let above = node_above(system, start).ok_or_else(|| ControllerError::NoNode {
             disk: device.sysfs.clone(),
-        })
+        })?;
+        Self::checked(above, device)
     }
 
-    fn checked(
-        path: String,
-        node: &Path,
-        function: Option<(PciAddress, PathBuf)>,
-        device: &BlockDevice,
-    ) -> Result<Self, ControllerError> {
+    fn checked(above: Above, device: &BlockDevice) -> Result<Self, ControllerError> {
         let mut namespace = 0;
-        let compatible = compatible(node);
-        let kind = compatible.iter().find_map(|name| controller_kind(name));
+        let kind = above.kinds(controller_kind);
+        let Above {
+            path,
+            compatible,
+            function,
+        } = above;
         let is_host = kind == Some(ControllerKind::PciHostEcam);
         if kind.is_none() || is_host != function.is_some() {
             let found = format!("{compatible:?}");
@@ -168,7 +145,7 @@ impl Controller {
         }
         if let Some((_, folder)) = &function {
             let id = |file| fs::read_to_string(folder.join(file)).unwrap_or_default();
-            let (vendor, model) = (id("vendor"), id("device"));
+            let (vendor, model) = pci_ids(folder);
             let is_nvme = id("class").trim() == PCI_NVME;
             let is_sdhci = id("class").starts_with(PCI_SDHCI);
             if (is_nvme || is_sdhci)
@@ -182,10 +159,10 @@ impl Controller {
                     path: folder.display().to_string(),
                     found: "NVMe, with a namespace that has no number in sysfs".into(),
                 })?;
-            } else if !is_sdhci && !PCI_VIRTIO_BLK.contains(&(vendor.trim(), model.trim())) {
+            } else if !is_sdhci && !PCI_VIRTIO_BLK.contains(&(vendor.as_str(), model.as_str())) {
                 return Err(ControllerError::NoDriver {
                     path: folder.display().to_string(),
-                    found: format!("PCI {}:{}", vendor.trim(), model.trim()),
+                    found: format!("PCI {vendor}:{model}"),
                 });
             }
         }
@@ -196,6 +173,60 @@ impl Controller {
             card: sd_card::of(&device.sysfs),
         })
     }
+}
+
+/// What the device tree has above a folder of sysfs.
+#[derive(Debug)]
+pub(crate) struct Above {
+    /// The node's path in the tree; behind PCI, the host bridge's.
+    pub(crate) path: String,
+    /// What the node is compatible with.
+    pub(crate) compatible: Vec<String>,
+    /// The PCI function on the way, and its folder.
+    pub(crate) function: Option<(PciAddress, PathBuf)>,
+}
+
+impl Above {
+    /// The kind that the first known compatible string stands for.
+    pub(crate) fn kinds<T>(&self, kind: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.compatible.iter().find_map(|name| kind(name))
+    }
+}
+
+/// Finds the next node of the device tree at a folder of sysfs or above it.
+pub(crate) fn node_above(system: &System, start: &Path) -> Option<Above> {
+    let tree = system.path("/sys/firmware/devicetree/base");
+    let tree = fs::canonicalize(&tree).unwrap_or(tree);
+    let mut function: Option<(PciAddress, PathBuf)> = None;
+    for folder in start.ancestors() {
+        // A function may have a node of its own; the host bridge's is what the payload needs.
+        if subsystem(folder).as_deref() == Some("pci") {
+            let address = pci_address(folder).map(|address| (address, folder.to_owned()));
+            function = function.or(address);
+            continue;
+        }
+        let Ok(node) = fs::canonicalize(folder.join("of_node")) else {
+            continue;
+        };
+        let Ok(below) = node.strip_prefix(&tree) else {
+            continue;
+        };
+        return Some(Above {
+            path: format!("/{}", below.display()),
+            compatible: compatible(&node),
+            function,
+        });
+    }
+    None
+}
+
+/// A PCI function's vendor and device, as sysfs writes them.
+pub(crate) fn pci_ids(folder: &Path) -> (String, String) {
+    let id = |file| {
+        let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    (id("vendor"), id("device"))
 }
 
 /// The number of the NVMe namespace that a disk is, or a partition is of.

@@ -12,7 +12,7 @@
 //!
 //! - [`commands`]: one file per command, thin; everything below is what they share.
 //! - On the board: [`system`] and [`iomem`] read the running system, [`block`] and [`controller`]
-//!   find the target's disk, [`live`] tries the filter on the running kernel, [`load`] checks and
+//!   find the target's disk, [`watchdog`] what may cut a capture short, [`live`] tries the filter on the running kernel, [`load`] checks and
 //!   builds what is loaded, [`payload`] is what gets loaded, [`sys`] the system call.
 //! - With a board on a serial line: [`receive`] takes its dump into an image file.
 //! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
@@ -54,3 +54,4 @@ pub mod system;
 pub mod text;
 pub mod unpack;
 pub mod verify;
+pub mod watchdog;

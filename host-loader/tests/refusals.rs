@@ -392,3 +392,47 @@ fn the_plan_says_what_was_asked_for_but_a_plain_partition_gets_every_page() {
     system.kdraw(&["format", "--plain", "--yes", "DEVICE"]);
     assert_eq!(asked("c", "31").1, Some((0, Codec::Raw, 2)));
 }
+
+#[test]
+fn watchdogs_are_in_the_plan_or_warned_of() {
+    let system = ready();
+    let put = |device: &str, number: u8, timeout: &str| {
+        let folder = format!("sys/devices/{device}/watchdog/watchdog{number}");
+        for (file, text) in [
+            ("state", "active\n"),
+            ("timeout", timeout),
+            ("identity", "Dog\n"),
+        ] {
+            system.put(&format!("{folder}/{file}"), text);
+        }
+        let class = system.path("sys/class/watchdog");
+        fs::create_dir_all(&class).unwrap();
+        let link = class.join(format!("watchdog{number}"));
+        std::os::unix::fs::symlink(system.path(&folder), link).unwrap();
+    };
+    let node = "sys/firmware/devicetree/base/watchdog@fe100000";
+    system.put(&format!("{node}/compatible"), "brcm,bcm2711-pm\0");
+    put("platform/fe100000.watchdog/bcm2835-wdt", 0, "15\n");
+    let of_node = system.path("sys/devices/platform/fe100000.watchdog/of_node");
+    std::os::unix::fs::symlink(system.path(node), of_node).unwrap();
+    put("platform/pmic", 1, "7\n");
+
+    let (code, text) = system.load();
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("watchdog0 (Dog), in use, 15 s"), "{text}");
+    let warning = "warning: watchdog1 (Dog) is running and will reset the board at most 7 s";
+    assert!(text.contains(warning), "{text}");
+    let out = system.path("plan.bin");
+    let words = ["plan", "--target", "DEVICE", "--payload", "PAYLOAD", "-o"];
+    let (code, text) = system.kdraw(&[&words[..], &[out.to_str().unwrap()]].concat());
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains(warning), "{text}");
+    let plan = kdraw_format::plan::Plan::decode(&fs::read(out).unwrap()).unwrap();
+    let [dog] = &plan.watchdogs[..] else {
+        panic!("{:?}", plan.watchdogs);
+    };
+    let found = (dog.node.as_str(), dog.pci, dog.timeout_s);
+    assert_eq!(found, ("/watchdog@fe100000", None, 15));
+    let (_, text) = system.kdraw(&["status"]);
+    assert!(text.contains("watchdog      watchdog1 (Dog)"), "{text}");
+}

@@ -29,6 +29,7 @@
 //! | 704 | 2 | card: 0 none, or to be identified from scratch; 1 SD, 2 eMMC |
 //! | 706 | 2 | the card's relative address |
 //! | 708 | 512 | device-tree path of the UART that is the target, or the fallback if a partition is; empty: none |
+//! | 1220 | 2 × 520 | watchdogs: device-tree path of it or its PCI host bridge (512), empty: none; PCI as above (4); seconds until it resets the board, 0: not known (4) |
 
 use crate::bytes::{Get, Put};
 use crate::checksum::{block_is_whole, checksum, seal_block};
@@ -39,6 +40,8 @@ use crate::layout::VERSION;
 pub const PLAN_LEN: usize = 4096;
 /// The longest device-tree path, in bytes.
 pub const MAX_PATH: usize = 512;
+/// The most watchdogs that a plan names.
+pub const MAX_WATCHDOGS: usize = 2;
 
 const MAGIC: [u8; 8] = *b"KDRAWPL\0";
 const FLAG_UNCHECKED_TABLE: u16 = 1 << 0;
@@ -83,6 +86,24 @@ impl PciAddress {
             function: low & 7,
         }
     }
+
+    fn read(get: &mut Get<'_>) -> Option<Self> {
+        match get.u32() {
+            NOT_PCI => None,
+            bits => Some(Self::from_bits(bits)),
+        }
+    }
+}
+
+/// A watchdog that Linux has a driver for. Whether it runs at the crash, only its registers tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watchdog {
+    /// Device-tree path; for a PCI device, of its host bridge.
+    pub node: heapless::String<MAX_PATH>,
+    /// The PCI function, if it is one.
+    pub pci: Option<PciAddress>,
+    /// Seconds after which it resets the board; 0 if that is not known.
+    pub timeout_s: u32,
 }
 
 /// A card that can be used as Linux left it.
@@ -168,6 +189,8 @@ pub struct Plan {
     pub codec: Codec,
     /// How many CPUs the payload may use; 0: all.
     pub cpus: u16,
+    /// Watchdogs that may run at the crash.
+    pub watchdogs: heapless::Vec<Watchdog, MAX_WATCHDOGS>,
 }
 
 impl Plan {
@@ -183,8 +206,8 @@ impl Plan {
         } else {
             0
         };
-        Put::new(block)
-            .bytes(&MAGIC)
+        let mut put = Put::new(block);
+        put.bytes(&MAGIC)
             .u64(0)
             .u16(VERSION)
             .u16(unchecked | no_partition)
@@ -216,8 +239,13 @@ impl Plan {
                 None => 0,
                 Some(Card::Sd(rca) | Card::Mmc(rca)) => rca,
             })
-            .text(&self.serial, MAX_PATH)
-            .finish();
+            .text(&self.serial, MAX_PATH);
+        for watchdog in &self.watchdogs {
+            put.text(&watchdog.node, MAX_PATH)
+                .u32(watchdog.pci.map_or(NOT_PCI, PciAddress::to_bits))
+                .u32(watchdog.timeout_s);
+        }
+        put.finish();
         seal_block(block);
     }
 
@@ -252,10 +280,7 @@ impl Plan {
         };
         let (seed, uuid) = (get.array(), get.array());
         let (partition_start, partition_len) = (get.u64(), get.u64());
-        let pci = match get.u32() {
-            NOT_PCI => None,
-            bits => Some(PciAddress::from_bits(bits)),
-        };
+        let pci = PciAddress::read(&mut get);
         let (budget_s, created) = (get.u32(), get.u64());
         let hostname = get.text(64);
         let controller = get.text(MAX_PATH);
@@ -268,6 +293,12 @@ impl Plan {
             _ => return Err(PlanError::Nonsense("card")),
         };
         let serial = get.text(MAX_PATH);
+        let watchdogs = [(); MAX_WATCHDOGS].map(|()| Watchdog {
+            node: get.text(MAX_PATH),
+            pci: PciAddress::read(&mut get),
+            timeout_s: get.u32(),
+        });
+        let named = |watchdog: &Watchdog| !watchdog.node.is_empty();
         let codec = Codec::from_number(codec).ok_or(PlanError::Nonsense("codec"))?;
         if level > 31 {
             return Err(PlanError::Nonsense("dump level"));
@@ -294,6 +325,7 @@ impl Plan {
             level,
             codec,
             cpus,
+            watchdogs: watchdogs.into_iter().filter(named).collect(),
         })
     }
 }
@@ -330,6 +362,24 @@ mod tests {
             level: 31,
             codec: Codec::Lz4,
             cpus: 3,
+            watchdogs: [
+                Watchdog {
+                    node: heapless::String::try_from("/pcie@10000000").unwrap(),
+                    pci: Some(PciAddress {
+                        bus: 0,
+                        device: 2,
+                        function: 0,
+                    }),
+                    timeout_s: 10,
+                },
+                Watchdog {
+                    node: heapless::String::try_from("/soc/watchdog@7e100000").unwrap(),
+                    pci: None,
+                    timeout_s: 0,
+                },
+            ]
+            .into_iter()
+            .collect(),
         };
         let mut block = [0; PLAN_LEN];
         plan.encode(&mut block);
@@ -348,6 +398,7 @@ mod tests {
                 card: Some(Card::Sd(0xaaaa)),
                 ..target
             }),
+            watchdogs: heapless::Vec::new(),
             ..plan.clone()
         };
         on_soc.encode(&mut block);

@@ -22,6 +22,7 @@ use crate::sd_card;
 use crate::sys;
 use crate::system::System;
 use crate::text;
+use crate::watchdog;
 
 /// Arm the capture: from now on a panic writes a dump to the target.
 ///
@@ -103,6 +104,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         Err(why) => Proof::not_possible(why),
     };
     let level = proof.level(dump.level);
+    let watchdogs = watchdog::all(system);
     let settings = Settings {
         target: target.clone(),
         serial,
@@ -113,6 +115,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         level,
         codec: dump.compress.codec(),
         cpus: dump.cpus,
+        watchdogs: watchdog::for_plan(&watchdogs),
     };
     let loadable = Loadable::build(&machine, &payload, &notes, settings)?;
     print(&loadable, machine.crash_region);
@@ -121,6 +124,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     if let Some(target) = &mut targets.partition {
         warn_if_full(target);
     }
+    watchdog::print(&watchdogs);
     if args.dry_run || !system.is_running() {
         println!("Nothing was loaded (dry run).");
         return Ok(Verdict::Good);
@@ -159,6 +163,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         region_start: machine.crash_region.start.0,
         region_end: machine.crash_region.end.0,
         total: loadable.total(),
+        watchdogs: watchdog::recorded(&watchdogs),
         outlook: Some(Remembered {
             level: level.bits(),
             dump_bytes: outlook.ok().map(|outlook| outlook.estimate.dump_bytes),

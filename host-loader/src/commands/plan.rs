@@ -14,6 +14,7 @@ use crate::payload::Payload;
 use crate::random;
 use crate::system::System;
 use crate::text;
+use crate::watchdog;
 
 /// Write the plan to a file, for the stock `kexec -p` to load as initrd.
 ///
@@ -55,6 +56,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let (target, serial) = targets.planned();
     let payload = Payload::get(args.payload.as_deref())?;
     let dump = targets.options(args.dump);
+    let watchdogs = watchdog::all(system);
     let settings = Settings {
         target,
         serial,
@@ -65,6 +67,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         level: dump.level,
         codec: dump.compress.codec(),
         cpus: dump.cpus,
+        watchdogs: watchdog::for_plan(&watchdogs),
     };
     // Another loader writes device tree and elfcorehdr: they cannot be sealed here.
     let plan = plan(&payload, Seal::default(), Seal::default(), settings);
@@ -77,5 +80,6 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         args.target,
         payload.hash()
     );
+    watchdog::print(&watchdogs);
     Ok(Verdict::Good)
 }

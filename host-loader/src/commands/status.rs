@@ -14,6 +14,7 @@ use crate::payload;
 use crate::summary;
 use crate::system::System;
 use crate::text;
+use crate::watchdog::{self, Watchdog};
 
 /// Say whether a panic now would be captured, and if not, why.
 ///
@@ -34,6 +35,7 @@ pub struct Args {
 struct Status {
     armed: bool,
     problems: Vec<String>,
+    warnings: Vec<String>,
     crash_region: Option<(u64, u64)>,
     crash_image_loaded: bool,
     loaded: Option<Loaded>,
@@ -41,6 +43,7 @@ struct Status {
     slots: Option<u32>,
     free_slots: Option<u32>,
     overwrite: Option<bool>,
+    watchdogs: Vec<Watchdog>,
     payload: Option<String>,
     kernel: String,
     version: &'static str,
@@ -88,9 +91,17 @@ impl Status {
         let path = asked
             .map(Path::to_owned)
             .or_else(|| loaded.as_ref().map(|loaded| loaded.target.clone()));
+        let watchdogs = watchdog::all(system);
+        let warnings = loaded.as_ref().map_or_else(Vec::new, |loaded| {
+            let warnings = watchdogs
+                .iter()
+                .filter_map(|dog| dog.warning(&loaded.watchdogs));
+            warnings.collect()
+        });
         let mut status = Self {
             armed: false,
             problems,
+            warnings,
             crash_region: region,
             crash_image_loaded: is_loaded,
             loaded,
@@ -98,6 +109,7 @@ impl Status {
             slots: None,
             free_slots: None,
             overwrite: None,
+            watchdogs,
             payload: payload::embedded_version(),
             kernel: system.kernel_release(),
             version: env!("CARGO_PKG_VERSION"),
@@ -192,6 +204,12 @@ impl Status {
             self.payload.as_deref().unwrap_or("none inside this kdraw")
         );
         println!("kernel        {}", self.kernel);
+        for dog in &self.watchdogs {
+            println!("watchdog      {}", dog.line());
+        }
+        for warning in &self.warnings {
+            println!("warning       {warning}");
+        }
         for problem in &self.problems {
             println!("problem       {problem}");
         }

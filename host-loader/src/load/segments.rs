@@ -7,7 +7,7 @@
 
 use kdraw_format::addr::{PhysAddr, PhysRange};
 use kdraw_format::chunk::Codec;
-use kdraw_format::plan::{MAX_PATH, PLAN_LEN, Plan, Seal, Target};
+use kdraw_format::plan::{MAX_PATH, MAX_WATCHDOGS, PLAN_LEN, Plan, Seal, Target, Watchdog};
 use kdraw_format::working_memory::{MemoryNeed, Room, memory_needed, workers_that_fit};
 use kdraw_linux::classify::DumpLevel;
 
@@ -47,6 +47,8 @@ pub struct Settings {
     pub codec: Codec,
     /// CPUs to use at most; 0: all.
     pub cpus: u16,
+    /// Watchdogs that may run.
+    pub watchdogs: heapless::Vec<Watchdog, MAX_WATCHDOGS>,
 }
 
 /// Segments ready to be loaded.
@@ -201,6 +203,7 @@ pub fn plan(payload: &Payload, device_tree: Seal, elfcorehdr: Seal, settings: Se
         level: settings.level.bits(),
         codec: settings.codec,
         cpus: settings.cpus,
+        watchdogs: settings.watchdogs,
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Loaded {
     pub region_end: u64,
     /// Bytes that all segments take.
     pub total: u64,
+    /// Names of the watchdogs that the plan has; empty if an older kdraw loaded it.
+    #[serde(default)]
+    pub watchdogs: Vec<String>,
     /// What a dump will be; unknown if an older kdraw loaded it.
     #[serde(default)]
     pub outlook: Option<Remembered>,
