@@ -17,7 +17,11 @@ use crate::clock::Counter;
 use crate::console::{self, say};
 use crate::line::Line;
 use crate::target::Place;
+use crate::watchdog::{self, Watched};
 use crate::{dma, entry, psci, smp};
+
+/// How long an epitaph may take, in microseconds.
+const BUDGET_US: u64 = 60_000_000;
 
 /// The way to a slot.
 #[derive(Clone, Debug)]
@@ -71,6 +75,7 @@ pub fn end(mut epitaph: Epitaph) -> ! {
     if BEGUN.swap(true, Ordering::Relaxed) {
         entry::reset_bare();
     }
+    watchdog::begin_phase(BUDGET_US);
     epitaph.at_us = Counter.now_us();
     say!("the capture failed: {}", epitaph.message);
     if matches!(epitaph.kind, EpitaphKind::Fault | EpitaphKind::SystemError) {
@@ -100,7 +105,7 @@ fn bury(grave: Grave, epitaph: Epitaph) -> Result<(), TargetError> {
     match &grave.way {
         Way::Disk(place) => {
             let mut disk = place.bring_up(dma::small().ok_or(NO_MEMORY)?)?;
-            write_down(&mut disk, &grave, epitaph)
+            write_down(&mut Watched(&mut disk), &grave, epitaph)
         }
         Way::Line(line) => write_down(&mut line.begin_again()?, &grave, epitaph),
     }

@@ -9,7 +9,7 @@ use kdraw_pipeline::serial::Patience;
 
 use crate::clock::Counter;
 use crate::uart::Place;
-use crate::{budget_us, console};
+use crate::{budget_us, console, watchdog};
 
 /// How long the first answer is waited for at the most, in microseconds.
 const ANSWER_US: u64 = 30_000_000;
@@ -17,7 +17,7 @@ const ANSWER_US: u64 = 30_000_000;
 /// restarted.
 const SILENCE_US: u64 = 300_000_000;
 /// What there is beside the budget to send what is on its way when it ends.
-const DRAIN_US: u64 = 120_000_000;
+pub const DRAIN_US: u64 = 120_000_000;
 /// How long an epitaph waits for the receiver that there was, in microseconds.
 const EPITAPH_US: u64 = 10_000_000;
 
@@ -84,6 +84,7 @@ impl Line {
             dump_id: self.dump_id,
             number,
         };
-        line::Line::new(self.place.open(), &Counter, tape, patience)
+        let port = self.place.open().telling(watchdog::progress);
+        line::Line::new(port, &Counter, tape, patience)
     }
 }

@@ -6,7 +6,7 @@
 //! One pass, in this order: *entry* ([`entry`], entry.s) → *trust check* ([`trust`]) → *machine
 //! description* (`kdraw-boards`) → *evidence* ([`evidence`]) → *black box* ([`account`]) →
 //! *notes and log* → *pages* → *trailer* → *reset*. What goes wrong on the way ends in a
-//! refusal before the dump is begun, in an [`epitaph`] after.
+//! refusal before the dump is begun, in an [`epitaph`] after; what stalls, in a [`watchdog`]'s reset.
 //!
 //! It lives in its own image, code, read-only data and writable data apart, and in what the crash
 //! region has beside its segments ([`arena`]); no heap. It sees the segments and the evidence
@@ -33,6 +33,7 @@ mod target;
 mod trust;
 mod uart;
 mod unaligned;
+mod watchdog;
 
 use aarch64_cpu::registers::{MPIDR_EL1, Readable as _};
 use core::fmt::Write as _;
@@ -62,11 +63,15 @@ use line::Line;
 use pages::Pages;
 use smp::Cpus;
 use target::Place;
+use watchdog::Watched;
 
 /// Seconds that a capture may take if the plan does not say.
 const DEFAULT_BUDGET_S: u32 = 3600;
 /// Buffers that are kept for the serial line while a partition is written.
 const FALLBACK_BUFFERS: usize = 2;
+/// How long any phase may take before watchdogs are not petted any more, in microseconds; the
+/// pages' budget comes on top.
+const PHASE_US: u64 = 120_000_000;
 /// With less room in the slot than this, only the end of the kernel's log is kept that fits: any
 /// log fits otherwise.
 const WHOLE_LOG: u64 = 64 << 20;
@@ -125,6 +130,7 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     let mut phases = Phases::default();
     let tree = trust::device_tree(entry.dtb)?;
     let machine = Machine::from_dtb(tree).map_err(trust::Distrust::from)?;
+    psci::remember(tree);
     console::find(&machine);
     introduce(entry, &machine);
     let trusted = trust::check(&machine, tree, entry.dtb)?;
@@ -134,7 +140,9 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     defmt::info!("{=u64} KiB to work in", arena.left() >> 10);
     let header = ElfCoreHdr::parse(trusted.elfcorehdr)?;
     let evidence = crew::show(Evidence::map(&header, trusted.crash_region));
+    watchdog::find(&machine, &trusted.plan);
     let plan = &trusted.plan;
+    phases.capture_us = budget_us(plan.budget_s);
     let mut reserve = heapless::Vec::new();
     if plan.target.is_some() && !plan.serial.is_empty() {
         // A disk that fails keeps its buffers.
@@ -235,6 +243,7 @@ impl Scene<'_> {
         let place = Place::find(self.machine, target, crash_region).map_err(Refusal::TargetNode)?;
         let no_memory = DeviceError::Unusable("no memory for its rings");
         let mut disk = place.bring_up(dma::small().ok_or(no_memory)?)?;
+        let mut disk = Watched(&mut disk);
         let few = buffers(&mut self.arena).take(stored_buffers(0)).collect();
         let partition = open(&mut disk, target, few)?;
         phases.ended("target");
@@ -247,6 +256,7 @@ impl Scene<'_> {
         reserve: heapless::Vec<DmaBuffer, FALLBACK_BUFFERS>,
         phases: &mut Phases,
     ) -> Result<(), Refusal> {
+        phases.begin_line();
         let line = Line::find(self.machine, self.plan, self.dump_id);
         let line = line.map_err(Refusal::TargetNode)?;
         self.account.say();
@@ -490,10 +500,31 @@ fn dump_id(seed: &[u8; 16]) -> [u8; 16] {
 #[derive(Default)]
 struct Phases {
     text: heapless::String<512>,
+    /// How long the capture may begin further pages, in microseconds.
+    capture_us: u64,
+    /// Whether a serial line is used.
+    over_line: bool,
 }
 
 impl Phases {
+    /// Begins the budget of the serial line: one for all that goes over it, since any of that may
+    /// wait for a receiver, and the line has its own end.
+    fn begin_line(&mut self) {
+        self.over_line = true;
+        let longest = self.capture_us.saturating_add(line::DRAIN_US);
+        watchdog::begin_phase(longest.saturating_add(PHASE_US));
+    }
+
+    /// Ends a phase, and begins the budget of the next.
     fn ended(&mut self, name: &str) {
+        let more = match name {
+            // Pages come next; on a plain partition, without being told apart before.
+            "cpus" | "classify" => self.capture_us,
+            _ => 0,
+        };
+        if !self.over_line {
+            watchdog::begin_phase(PHASE_US.saturating_add(more));
+        }
         let now = Counter.now_us();
         // What does not fit is left out.
         let _ = writeln!(self.text, "{name}={now}");

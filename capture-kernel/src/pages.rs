@@ -26,7 +26,7 @@ use crate::arena::Arena;
 use crate::console::say;
 use crate::evidence::Evidence;
 use crate::unaligned::SingleAccess;
-use crate::{crew, epitaph};
+use crate::{crew, epitaph, watchdog};
 
 /// What became of the pages.
 pub struct Written {
@@ -134,7 +134,10 @@ impl Pages<'_> {
             raw: memory.raw.as_deref_mut().unwrap_or_default(),
             table: &mut table,
         };
-        let mut work = |task: &mut Task| task.run::<SingleAccess>(&mut scratch, evidence);
+        let mut work = |task: &mut Task| {
+            task.run::<SingleAccess>(&mut scratch, evidence);
+            watchdog::progress();
+        };
         let (mut foreman, mut nobody) = (crew::foreman(), Nobody);
         let crew: &mut dyn Crew<Task> = match &mut foreman {
             Some(foreman) if !alone => foreman,

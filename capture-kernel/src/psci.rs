@@ -2,8 +2,10 @@
 
 use kdraw_boards::machine::{Conduit, Machine, Psci};
 
-use crate::entry;
+use crate::{entry, watchdog};
 
+/// The device tree, for whoever resets the machine before or after its firmware was looked for.
+static TREE: spin::Once<&'static [u8]> = spin::Once::new();
 static FIRMWARE: spin::Once<Psci> = spin::Once::new();
 
 /// What AFFINITY_INFO says of a CPU.
@@ -20,22 +22,37 @@ pub enum Power {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub i32);
 
-/// Remembers how the firmware is called. Not needed before there are CPUs to start: a reset does
-/// without.
+/// Remembers the device tree, a checked one; nothing is looked for before the machine is to be reset.
+pub fn remember(tree: &'static [u8]) {
+    TREE.call_once(|| tree);
+}
+
+/// Remembers how the firmware is called. Not needed before there are CPUs to start.
 pub fn find(machine: &Machine<'_>) {
     if let Ok(psci) = machine.psci() {
         FIRMWARE.call_once(|| psci);
     }
 }
 
-/// Resets the machine: as the device tree says, or if that is not known, in each way there is.
+/// Resets the machine: by the firmware, or a watchdog, as the device tree says, and if neither
+/// does, by any firmware that there may be.
 pub fn reset() -> ! {
-    if let Some(psci) = FIRMWARE.get()
-        && let Some(function) = psci.system_reset
-    {
+    if let Some(psci) = FIRMWARE.get() {
+        system_reset(psci);
+    }
+    let machine = TREE.get().and_then(|tree| Machine::from_dtb(tree).ok());
+    if let Some(psci) = machine.and_then(|machine| machine.psci().ok()) {
+        system_reset(&psci);
+    }
+    watchdog::reset(machine.as_ref());
+    entry::reset_bare()
+}
+
+/// Has the firmware reset the machine; comes back if it does not.
+fn system_reset(psci: &Psci) {
+    if let Some(function) = psci.system_reset {
         call(psci.conduit, function, [0; 3]);
     }
-    entry::reset_bare()
 }
 
 /// Whether the firmware can start CPUs.

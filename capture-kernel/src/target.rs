@@ -1,6 +1,6 @@
 //! From the plan's target to a block device.
 
-use kdraw_boards::machine::{Controller, Machine, PciSpace, SdHost};
+use kdraw_boards::machine::{Controller, MAX_WINDOWS, Machine, PciHost, PciSpace, SdHost};
 use kdraw_boards::{SdKind, SdhciQuirks};
 use kdraw_drivers::disk::{Disk, SdSetup};
 use kdraw_drivers::mmio::MmioRegion;
@@ -90,27 +90,9 @@ impl Place {
                 let pci = self
                     .pci
                     .ok_or(DeviceError::NotFound("the plan names no function"))?;
-                let windows: heapless::Vec<Window, { kdraw_boards::machine::MAX_WINDOWS }> = host
-                    .windows
-                    .iter()
-                    .filter(|window| window.space != PciSpace::Io)
-                    .map(|window| Window {
-                        pci_start: window.bus_address,
-                        cpu: window.cpu,
-                    })
-                    .collect();
-                let bridge = HostBridge {
-                    ecam: host.ecam,
-                    first_bus: host.bus_start,
-                    windows: &windows,
-                };
-                let address = FunctionAddress {
-                    bus: pci.bus,
-                    device: pci.device,
-                    function: pci.function,
-                };
+                let windows = windows(host);
                 let mut map = |at, len| self.registers(at, len);
-                let function = bridge.function(address, &mut map)?;
+                let function = bridge(host, &windows).function(address(pci), &mut map)?;
                 Disk::pci(&function, &mut map, self.namespace, memory, &Counter, proof)
             }
             Controller::Sd(host) => {
@@ -133,6 +115,35 @@ impl Place {
         // SAFETY: just mapped as Device memory for `len` bytes, for good; the target's driver is
         // the only user, and an epitaph's second one begins by resetting the device.
         Some(unsafe { MmioRegion::new(seen, len as usize) })
+    }
+}
+
+/// The memory windows of a PCI host bridge.
+pub fn windows(host: &PciHost) -> heapless::Vec<Window, MAX_WINDOWS> {
+    let memory = host.windows.iter();
+    let memory = memory.filter(|window| window.space != PciSpace::Io);
+    let windows = memory.map(|window| Window {
+        pci_start: window.bus_address,
+        cpu: window.cpu,
+    });
+    windows.collect()
+}
+
+/// What the driver is told of a PCI host bridge.
+pub fn bridge<'w>(host: &PciHost, windows: &'w [Window]) -> HostBridge<'w> {
+    HostBridge {
+        ecam: host.ecam,
+        first_bus: host.bus_start,
+        windows,
+    }
+}
+
+/// The plan's address of a PCI function as the driver has it.
+pub fn address(pci: PciAddress) -> FunctionAddress {
+    FunctionAddress {
+        bus: pci.bus,
+        device: pci.device,
+        function: pci.function,
     }
 }
 

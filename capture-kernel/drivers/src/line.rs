@@ -16,12 +16,23 @@ use crate::mmio::MmioRegion;
 use crate::uart::{Model, SwitchedOn, Uart, UartError};
 
 /// A UART behind registers in memory.
-pub struct Port(Uart<MmioRegion, &'static dyn Clock>);
+pub struct Port {
+    uart: Uart<MmioRegion, &'static dyn Clock>,
+    taken: fn(),
+}
 
 impl Port {
     /// As [`Uart::new`].
     pub fn new(registers: MmioRegion, uart: SwitchedOn, clock: &'static dyn Clock) -> Self {
-        Self(Uart::new(registers, uart, clock))
+        Self {
+            uart: Uart::new(registers, uart, clock),
+            taken: || {},
+        }
+    }
+
+    /// Calls `taken` whenever the UART has taken bytes.
+    pub fn telling(self, taken: fn()) -> Self {
+        Self { taken, ..self }
     }
 
     /// As [`SwitchedOn::new`].
@@ -36,29 +47,33 @@ impl ErrorType for Port {
 
 impl Read for Port {
     fn read(&mut self, into: &mut [u8]) -> Result<usize, UartError> {
-        self.0.read(into)
+        self.uart.read(into)
     }
 }
 
 impl ReadReady for Port {
     fn read_ready(&mut self) -> Result<bool, UartError> {
-        self.0.read_ready()
+        self.uart.read_ready()
     }
 }
 
 impl Write for Port {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, UartError> {
-        self.0.write(bytes)
+        let count = self.uart.write(bytes)?;
+        if count > 0 {
+            (self.taken)();
+        }
+        Ok(count)
     }
 
     fn flush(&mut self) -> Result<(), UartError> {
-        self.0.flush()
+        self.uart.flush()
     }
 }
 
 impl WriteReady for Port {
     fn write_ready(&mut self) -> Result<bool, UartError> {
-        self.0.write_ready()
+        self.uart.write_ready()
     }
 }
 

@@ -158,6 +158,11 @@ impl<'w, R: Registers> Function<'w, R> {
         })
     }
 
+    /// Gives the configuration space away.
+    pub fn into_config(self) -> R {
+        self.config
+    }
+
     /// The vendor id.
     pub const fn vendor(&self) -> u16 {
         self.id as u16

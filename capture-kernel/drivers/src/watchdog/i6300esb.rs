@@ -8,8 +8,10 @@
 
 use crate::registers::{Registers, Width};
 
-/// Vendor and device, as the first word of the configuration space has them.
-pub const ID: u32 = 0x25ab_8086;
+/// Vendor and device.
+pub const ID: (u16, u16) = (0x8086, 0x25ab);
+/// Bytes in BAR 0.
+pub const BAR_LEN: u64 = 16;
 
 /// In BAR 0.
 const TIMER1: usize = 0x0;

@@ -9,7 +9,7 @@
 mod bcm2835;
 mod cadence;
 mod designware;
-mod i6300esb;
+pub mod i6300esb;
 mod imx;
 mod meson;
 mod rti;
@@ -17,7 +17,6 @@ mod sbsa;
 mod sp805;
 mod sunxi;
 
-pub use i6300esb::ID as I6300ESB_ID;
 pub use imx::Imx;
 
 use crate::registers::Registers;
