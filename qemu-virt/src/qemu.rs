@@ -36,6 +36,8 @@ pub struct Machine<'a> {
     pub device_tree: Option<PathBuf>,
     /// How the disk is attached.
     pub bus: DiskBus,
+    /// Whether it has a watchdog, Intel's 6300ESB on PCI.
+    pub watchdog: bool,
     /// The disk image; without one, there is no disk.
     pub disk: Option<&'a Path>,
     /// A byte of the disk whose sector cannot be written.
@@ -329,6 +331,10 @@ fn add_options(command: &mut Command, machine: &Machine<'_>) {
             command.args(["-device", device]);
         }
     }
+    if machine.watchdog {
+        // Behind the disk, whose place on the bus stays.
+        command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
+    }
     match machine.entry {
         Some(entry) => command
             .args(["-S", "-device"])
@@ -410,11 +416,16 @@ impl Monitor {
 
     /// Waits until the guest has reset the machine.
     pub fn wait_for_reset(&mut self, budget: Duration) -> Result<()> {
+        self.wait_for("SHUTDOWN", budget)
+    }
+
+    /// Waits for QEMU's event of a name: `SHUTDOWN` is a reset, `WATCHDOG` one by a watchdog.
+    pub fn wait_for(&mut self, name: &str, budget: Duration) -> Result<()> {
         self.stream.set_read_timeout(Some(budget))?;
         loop {
             let event = self.replies.next().context("QEMU ended")?;
-            let event = event.context("the guest did not reset the machine in time")?;
-            if event.contains("\"SHUTDOWN\"") {
+            let event = event.with_context(|| format!("no event {name} in time"))?;
+            if event.contains(&format!("\"{name}\"")) {
                 self.stream.set_read_timeout(Some(ANSWER))?;
                 return Ok(());
             }

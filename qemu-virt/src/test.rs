@@ -226,9 +226,8 @@ fn guest_tests<'a>(args: &Args, dist: Option<&'a Dist>) -> Vec<Test<'a>> {
             work: Box::new(work),
         });
     }
-    if args.full || args.only.is_some() {
-        tests.extend(refusals::names().map(|case| refusal_test(case, dist)));
-    }
+    let full = args.full || args.only.is_some();
+    tests.extend(refusals::names(full).map(|case| refusal_test(case, dist)));
     tests
 }
 

@@ -20,6 +20,13 @@ pub const SHEBANG: &str = "#!/bin/busybox sh\n";
 /// ext4 asks the crypto API for by name, so no module depends on it.
 const FILE_SYSTEM: [&str; 3] = ["crc32c_generic", "crc32c_cryptoapi", "ext4"];
 
+/// Whoever has this open keeps the watchdog running.
+const WATCHDOG: &str = "/dev/watchdog";
+
+/// Starts the watchdog at 10 s, and a daemon that pets it as long as the kernel lives.
+pub const WATCHED: &str = "must watchdog watchdog -t 1 -T 10 /dev/watchdog\n\
+    until grep -qs '^active' /sys/class/watchdog/watchdog0/state; do sleep 0.1; done\n";
+
 /// Makes six huge pages, and a file of three.
 const HUGE_PAGES: &str = "echo 6 > /proc/sys/vm/nr_hugepages\n\
     mkdir /huge && mount -t hugetlbfs huge /huge && fallocate -l 6M /huge/file || fail huge\n";
@@ -47,7 +54,11 @@ pub fn image(script: &str, disk: DiskBus, dist: &Dist, kernel: &Kernel) -> Resul
     if script.contains(stock_kexec::KEXEC) {
         stock_kexec::install(&mut image)?;
     }
-    image.modules(&kernel.modules, &modules(disk))?;
+    let mut modules = modules(disk);
+    if script.contains(WATCHDOG) {
+        modules.push("i6300esb");
+    }
+    image.modules(&kernel.modules, &modules)?;
     image.program("init", script.as_bytes());
     Ok(image)
 }

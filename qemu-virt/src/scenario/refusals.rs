@@ -5,6 +5,7 @@
 //! waits or when the payload says a certain thing. [`CASES`] is the table.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::checksum::image_checksum;
@@ -21,7 +22,7 @@ use crate::disk::Disk;
 use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::material::Suite;
-use crate::qemu::{Line, Qemu};
+use crate::qemu::{Line, Monitor, Qemu};
 use crate::run;
 
 /// RAM of the guest, in MiB.
@@ -40,6 +41,12 @@ const CRASH: &str = "kdraw-guest fill=0 cache=/init tmpfs=/fill panic=sysrq cpu=
 const FAILED: &str = "the capture failed";
 /// A disk of this many bytes per second is at work long enough for something to happen meanwhile.
 const SLOW: u64 = 32 << 20;
+/// Of this many, for longer than the watchdog's 10 s.
+const SLOWER: u64 = 3 << 19;
+/// The payload says this of QEMU's watchdog.
+const WATCHDOG_RUNS: &str = "kdraw: watchdog at /pcie@10000000 runs, 10 s";
+/// Longest time from a stall to the reset: the watchdog's 10 s, and what an emulated machine needs.
+const STALLED: Duration = Duration::from_secs(20);
 
 /// What is there to act on, besides the machine.
 struct Scene<'a> {
@@ -88,6 +95,12 @@ struct Case {
     bad_byte: Option<u64>,
     /// What the slot's header must say of a dump that was begun and not ended.
     left: Option<(Outcome, EpitaphKind)>,
+    /// The machine has a watchdog, which the script starts.
+    watchdog: bool,
+    /// How long it must be from the panic to the reset, at the least.
+    lasts: Duration,
+    /// Runs without `--full`, too.
+    quick: bool,
 }
 
 const CASE: Case = Case {
@@ -105,6 +118,9 @@ const CASE: Case = Case {
     captures: false,
     bad_byte: None,
     left: None,
+    watchdog: false,
+    lasts: Duration::ZERO,
+    quick: false,
 };
 
 /// Something is missing, and the payload captures without.
@@ -381,6 +397,28 @@ const CASES: &[Case] = &[
         ..CAPTURES
     },
     Case {
+        name: "watchdog-petted",
+        watchdog: true,
+        script: &[init::WATCHED, ARMED, PAUSE, CRASH],
+        act: Some(|_, qemu| qemu.limit_disk(SLOWER)),
+        says: &[WATCHDOG_RUNS, "in use, 10 s; the payload pets it"],
+        lasts: Duration::from_secs(15),
+        quick: true,
+        ..CAPTURES
+    },
+    Case {
+        name: "watchdog-resets-stalled-payload",
+        watchdog: true,
+        script: &[init::WATCHED, ARMED, PAUSE, CRASH],
+        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
+        later: &[(unfinished::WRITING, stall_payload_halfway)],
+        says: &[WATCHDOG_RUNS],
+        written: Written::Partition,
+        left: Some((Outcome::Writing, EpitaphKind::None)),
+        lasts: Duration::from_secs(8),
+        ..CASE
+    },
+    Case {
         name: "slots-full",
         earlier: Some(&[ARMED, CRASH]),
         script: &["must load kdraw load --target $dump\n", PAUSE, CRASH],
@@ -390,9 +428,10 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Returns the names of all cases.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    CASES.iter().map(|case| case.name)
+/// Returns the names of all cases, or of those that run without `--full`.
+pub fn names(full: bool) -> impl Iterator<Item = &'static str> {
+    let cases = CASES.iter().filter(move |case| full || case.quick);
+    cases.map(|case| case.name)
 }
 
 /// Plays the case of a name; returns a line about what was seen.
@@ -448,6 +487,7 @@ fn boot(case: &Case, script: &[&str], dist: &Dist, place: &Place, disk: &Disk) -
     let mut machine = super::machine(&scenario, &kernel, place, disk, &initramfs, &command_line);
     let bad = |byte| disk.dump_range().start + byte;
     machine.bad_byte = case.bad_byte.map(bad);
+    machine.watchdog = case.watchdog;
     let mut waited = false;
     let mut watch = |line: &Line, boot: &Boot, qemu: &mut Qemu| {
         let scene = Scene { dist, disk, boot };
@@ -494,7 +534,11 @@ fn check_end(case: &Case, boot: &Boot) -> Result<()> {
         }
         return Ok(());
     }
-    boot.panic_line().context("the kernel did not panic")?;
+    let panic = boot.panic_line().context("the kernel did not panic")?;
+    let lasted = boot.end.saturating_sub(panic.at);
+    if lasted < case.lasts {
+        bail!("only {:.1} s from panic to reset", lasted.as_secs_f64());
+    }
     if boot.payload().is_empty() {
         bail!("no line of the payload; last: {}", boot.tail());
     }
@@ -557,10 +601,21 @@ const LOOP: u32 = 0x1400_0000;
 
 /// Makes the payload's copy loop an instruction that does not exist.
 fn break_payload_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
+    change_copy_loop_halfway(scene, qemu, UDF)
+}
+
+/// Makes the payload's copy loop one without an end, and waits for the watchdog.
+fn stall_payload_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
+    let mut monitor = Monitor::connect(qemu)?;
+    change_copy_loop_halfway(scene, qemu, LOOP)?;
+    monitor.wait_for("WATCHDOG", STALLED)
+}
+
+fn change_copy_loop_halfway(scene: &Scene<'_>, qemu: &mut Qemu, word: u32) -> Result<()> {
     unfinished::wait_until_halfway(scene.disk)?;
     let offset =
         unfinished::copy_loop(scene.dist)? - unfinished::payload_symbol(scene.dist, "_start")?;
-    qemu.patch(scene.boot.crash_region.start + offset, &[UDF])
+    qemu.patch(scene.boot.crash_region.start + offset, &[word])
 }
 
 /// Lets the last memory range of the loaded elfcorehdr reach `more` bytes further, and seals the
