@@ -2,8 +2,9 @@
 //! its firmware does not do that.
 //!
 //! Only what was achieved pets: a request that a device has completed, a chunk that was made, bytes
-//! of a dump that a UART has taken, a phase that has ended. Waiting does not. And each phase has a budget, after which nothing pets any
-//! more. So a payload that stalls, or runs in circles, is reset.
+//! of a dump that a UART has taken, a phase that has ended. Waiting does not. And each phase has a
+//! budget, after which nothing pets any more. So a payload that stalls, or runs in circles, is
+//! reset.
 //!
 //! The plan says where watchdogs are that Linux has found; their registers say whether they run. One
 //! that does not is left alone.

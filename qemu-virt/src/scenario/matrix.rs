@@ -209,6 +209,11 @@ const VARIANTS: &[Variant] = &[
         ..BOARD
     },
     Variant {
+        name: "raspi3b",
+        board: Board::Raspi3b,
+        ..BOARD
+    },
+    Variant {
         name: "stock-kexec",
         panic_cpu: 1,
         loader: Loader::Kexec,
