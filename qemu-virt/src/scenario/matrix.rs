@@ -214,6 +214,11 @@ const VARIANTS: &[Variant] = &[
         ..BOARD
     },
     Variant {
+        name: "raspi4b",
+        board: Board::Raspi4b,
+        ..BOARD
+    },
+    Variant {
         name: "stock-kexec",
         panic_cpu: 1,
         loader: Loader::Kexec,
