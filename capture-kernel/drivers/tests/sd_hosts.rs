@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use fake_sd::bench::{
-    Clocked, Result, clock, describe, known, patterned, run, with_proof, write_and_read,
+    Clocked, PASSING_FAULTS, Result, clock, describe, known, patterned, run, with_proof,
+    write_and_read,
 };
 use fake_sd::card::{Model, State, Trouble};
 use fake_sd::{
@@ -283,21 +284,8 @@ fn a_host_without_its_clock_is_not_taken_over() {
 /// Faults that pass: everything lands all the same.
 #[test]
 fn faults_that_pass_are_mended() {
-    let faults = [
-        (25, Trouble::Mute),
-        (25, Trouble::Garbled),
-        (25, Trouble::DataGarbled(0)),
-        (25, Trouble::DataGarbled(5)),
-        (25, Trouble::DataStops(5)),
-        (25, Trouble::Silent),
-        (25, Trouble::Status(1 << 19)),
-        (13, Trouble::Mute),
-        (13, Trouble::Garbled),
-        (23, Trouble::Mute),
-        (23, Trouble::Garbled),
-    ];
     for model in [Model::Sdhc3, Model::Mmc] {
-        for (index, trouble) in faults {
+        for (index, trouble) in PASSING_FAULTS {
             for taken_over in [false, true] {
                 for rig in rigs(model) {
                     let mut device = match taken_over {

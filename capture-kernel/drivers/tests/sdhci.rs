@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use fake_sd::bench::{
-    Clocked, PROOF, PROOF_LBA, Result, clock, describe, known, patterned, run, wait, with_proof,
-    write_and_read,
+    Clocked, PASSING_FAULTS, PROOF, PROOF_LBA, Result, clock, describe, known, patterned, run,
+    wait, with_proof, write_and_read,
 };
 use fake_sd::card::{Model, State, Trouble};
 use fake_sd::sdhci::Controller;
@@ -329,21 +329,8 @@ fn requests_that_do_not_fit_are_refused() {
 /// Faults that pass: everything lands all the same.
 #[test]
 fn faults_that_pass_are_mended() {
-    let faults = [
-        (25, Trouble::Mute),
-        (25, Trouble::Garbled),
-        (25, Trouble::DataGarbled(0)),
-        (25, Trouble::DataGarbled(5)),
-        (25, Trouble::DataStops(5)),
-        (25, Trouble::Silent),
-        (25, Trouble::Status(1 << 19)),
-        (13, Trouble::Mute),
-        (13, Trouble::Garbled),
-        (23, Trouble::Mute),
-        (23, Trouble::Garbled),
-    ];
     for model in [Model::Sdhc3, Model::Mmc] {
-        for (index, trouble) in faults {
+        for (index, trouble) in PASSING_FAULTS {
             for known in [None, Some(())] {
                 let controller = Controller::new(model);
                 let mut device = match known {

@@ -54,12 +54,20 @@ use Width::{W8, W16, W32};
 
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn chips() -> Vec<Chip> {
-    let imx = |imx, running, write, resets_soon| Chip {
+    let imx = |imx, running, resets_soon| Chip {
         model: Model::Imx(imx),
         running,
         idle: &[],
         readable: &[(0, 0, W16)],
-        write,
+        write: |state, access| match access {
+            (0, 2, W16, 0x5555) => state.unlocked = 1,
+            (0, 2, W16, 0xaaaa) => state.petted += u32::from(state.unlocked),
+            (0, 0, W16, value) => {
+                state.unlocked += 1;
+                state.set(0, 0, value);
+            }
+            other => panic!("{other:x?}"),
+        },
         resets_soon,
     };
     std::vec![
@@ -102,15 +110,6 @@ fn chips() -> Vec<Chip> {
         imx(
             Imx::default(),
             &[(0, 0, 0x0034)],
-            |state, access| match access {
-                (0, 2, W16, 0x5555) => state.unlocked = 1,
-                (0, 2, W16, 0xaaaa) => state.petted += u32::from(state.unlocked),
-                (0, 0, W16, value) => {
-                    state.unlocked += 1;
-                    state.set(0, 0, value);
-                }
-                other => panic!("{other:x?}"),
-            },
             // Twice written, the chip's reset asserted and the pin's not.
             |state| state.unlocked >= 2 && state.get(0, 0) & 0x34 == 0x24,
         ),
@@ -120,15 +119,6 @@ fn chips() -> Vec<Chip> {
                 by_pin: true,
             },
             &[(0, 0, 0x3400)],
-            |state, access| match access {
-                (0, 2, W16, 0x5555) => state.unlocked = 1,
-                (0, 2, W16, 0xaaaa) => state.petted += u32::from(state.unlocked),
-                (0, 0, W16, value) => {
-                    state.unlocked += 1;
-                    state.set(0, 0, value);
-                }
-                other => panic!("{other:x?}"),
-            },
             |state| state.unlocked >= 2 && state.get(0, 0) & 0x3400 == 0x1400,
         ),
         Chip {

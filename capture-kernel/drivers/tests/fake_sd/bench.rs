@@ -6,7 +6,7 @@ use kdraw_drivers::sd::card::{Kind, Known, Proof, SCRATCH};
 use kdraw_format::addr::Lba;
 use kdraw_pipeline::ports::{BlockDevice, Completion, DeviceError, DmaBuffer, Operation};
 
-use super::card::{Card, Model};
+use super::card::{Card, Model, Trouble};
 use super::{FakeHost, SlowClock};
 use crate::machine::{request, start};
 
@@ -16,6 +16,21 @@ pub type Result<T = ()> = std::result::Result<T, DeviceError>;
 /// The block that proves a card, and what is in it.
 pub const PROOF_LBA: u64 = 64;
 pub const PROOF: u8 = 0x5a;
+
+/// Faults that pass, and the command that each strikes.
+pub const PASSING_FAULTS: [(u8, Trouble); 11] = [
+    (25, Trouble::Mute),
+    (25, Trouble::Garbled),
+    (25, Trouble::DataGarbled(0)),
+    (25, Trouble::DataGarbled(5)),
+    (25, Trouble::DataStops(5)),
+    (25, Trouble::Silent),
+    (25, Trouble::Status(1 << 19)),
+    (13, Trouble::Mute),
+    (13, Trouble::Garbled),
+    (23, Trouble::Mute),
+    (23, Trouble::Garbled),
+];
 
 pub fn clock() -> Clocked {
     Box::leak(Box::default())
