@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::board::Board;
 use crate::disk_bus::DiskBus;
+use crate::material;
 
 /// Longest silence of the console before the run counts as hung.
 const SILENCE: Duration = Duration::from_secs(240);
@@ -36,6 +37,8 @@ pub struct Machine<'a> {
     pub device_tree: Option<PathBuf>,
     /// How the disk is attached.
     pub bus: DiskBus,
+    /// Whether Debian's newest QEMU is wanted, even if this machine's own has such a disk.
+    pub newest: bool,
     /// Whether it has a watchdog, Intel's 6300ESB on PCI.
     pub watchdog: bool,
     /// The disk image; without one, there is no disk.
@@ -98,7 +101,10 @@ impl Qemu {
     /// that ends in `.qemu`.
     pub fn start(machine: &Machine<'_>, log: &Path, budget: Duration) -> Result<Self> {
         let messages = File::create(log.with_extension("qemu"))?;
-        let mut command = Command::new(machine.bus.qemu()?);
+        let mut command = Command::new(match machine.newest {
+            true => material::newest_qemu()?,
+            false => machine.bus.qemu()?,
+        });
         add_options(&mut command, machine);
         let mut child = command
             .stdin(Stdio::piped())

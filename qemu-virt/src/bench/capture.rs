@@ -164,6 +164,7 @@ impl Prepared<'_> {
             &command_line,
         );
         machine.count = self.row.measure == Measure::Instructions;
+        machine.newest = self.row.newest_qemu();
         let budget = scenario::budget(&self.scenario);
         let mut count = Count::default();
         let boot = boot::run(

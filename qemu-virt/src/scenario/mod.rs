@@ -311,6 +311,7 @@ pub fn machine<'a>(
             .needs_device_tree()
             .then(|| place.file(DEVICE_TREE)),
         bus: scenario.disk,
+        newest: false,
         watchdog: false,
         disk: Some(&disk.path),
         bad_byte: None,
