@@ -26,6 +26,7 @@ pub mod block;
 pub mod commands;
 pub mod controller;
 pub mod core_file;
+pub mod device_tree_blob;
 pub mod error;
 pub mod exit;
 pub mod extract;
