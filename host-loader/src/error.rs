@@ -106,6 +106,39 @@ pub enum Error {
         /// A `crashkernel=` that does, in MiB.
         advice: u64,
     },
+    /// No boot loader's configuration that the tool knows.
+    #[error(
+        "{root} has no boot configuration that kdraw knows (it looked for {looked}); mount the boot \
+         partition, name an image's folder with --root or a device tree with --dtb, or add \
+         crashkernel=8M to the kernel's command line by hand"
+    )]
+    NoBootLoader {
+        /// Where it looked.
+        root: PathBuf,
+        /// For which files.
+        looked: String,
+    },
+    /// A kernel command line that cannot be changed safely.
+    #[error(
+        "{path}{}: {why}; nothing was changed: edit it by hand, and run kdraw again",
+        at_line(*.line)
+    )]
+    CommandLine {
+        /// Where it is.
+        path: PathBuf,
+        /// In which line, from 1; 0 if the file has none.
+        line: usize,
+        /// What is in the way.
+        why: &'static str,
+    },
+    /// A boot configuration could not be replaced; it is as it was.
+    #[error("cannot write {path}: {error}; nothing was changed{}", advice(.error))]
+    Unwritten {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The segments do not fit the crash region or the limits.
     #[error("{what} of {need} bytes, room for {room}: {hint}")]
     NoRoom {
@@ -131,6 +164,12 @@ impl Error {
         }
     }
 
+    /// Wraps the error of a file's replacement.
+    pub fn unwritten(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |error| Self::Unwritten { path, error }
+    }
+
     /// Wraps an I/O error with what was attempted on what, and what it takes.
     pub fn not_told(
         action: &'static str,
@@ -144,5 +183,26 @@ impl Error {
             error,
             needs,
         }
+    }
+}
+
+fn at_line(line: usize) -> String {
+    match line {
+        0 => String::new(),
+        line => format!(", line {line}"),
+    }
+}
+
+/// What to do about a file that cannot be written.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ". The file system is mounted read-only: `mount -o remount,rw` makes it writable"
+        }
+        io::ErrorKind::PermissionDenied => ". Run kdraw as root",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ". Make room: the new file and a backup lie beside the old one"
+        }
+        _ => "",
     }
 }

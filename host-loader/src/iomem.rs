@@ -38,6 +38,11 @@ impl IoMem {
         self.hidden
     }
 
+    /// All System RAM, with the crash regions in it.
+    pub fn ram(&self) -> &[PhysRange] {
+        &self.ram
+    }
+
     /// Whether a crash region is reserved at all.
     pub fn has_crash_region(&self) -> bool {
         !self.crash.is_empty()

@@ -14,6 +14,7 @@
 //! - On the board: [`system`] and [`iomem`] read the running system, [`block`] and [`controller`]
 //!   find the target's disk, [`watchdog`] what may cut a capture short, [`live`] tries the filter on the running kernel, [`load`] checks and
 //!   builds what is loaded, [`payload`] is what gets loaded, [`sys`] the system call.
+//! - Before all that: [`reserve`] has the boot loader reserve the memory.
 //! - With a board on a serial line: [`receive`] takes its dump into an image file.
 //! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
 //!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it.
@@ -45,6 +46,7 @@ pub mod plain_core;
 pub mod progress;
 pub mod random;
 pub mod receive;
+pub mod reserve;
 pub mod scan;
 pub mod sd_card;
 pub mod signatures;

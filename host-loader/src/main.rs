@@ -10,7 +10,7 @@ use kdraw::system::System;
 
 /// Captures the memory of a panicking arm64 Linux, and gets it back.
 ///
-/// On the board: `kdraw format` signs a partition once, `kdraw load` arms the capture after
+/// On the board: `kdraw reserve` has the boot loader reserve memory, `kdraw format` signs a partition once, `kdraw load` arms the capture after
 /// each boot. After a panic the board resets; then `kdraw extract` saves the vmcore.
 #[derive(Parser)]
 #[command(name = "kdraw", version, long_version = kdraw::payload::long_version(), after_help = exit::HELP)]
@@ -24,6 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Reserve(commands::reserve::Args),
     Format(commands::format::Args),
     Estimate(commands::estimate::Args),
     Load(commands::load::Args),
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let system = System::new(cli.sysroot);
     let outcome = match cli.command {
+        Command::Reserve(args) => commands::reserve::run(&args, &system),
         Command::Format(args) => commands::format::run(&args, &system),
         Command::Estimate(args) => commands::estimate::run(&args, &system),
         Command::Load(args) => commands::load::run(&args, &system),

@@ -10,6 +10,7 @@ pub mod load;
 pub mod payload;
 pub mod plan;
 pub mod receive;
+pub mod reserve;
 pub mod status;
 pub mod unload;
 pub mod verify;

@@ -29,8 +29,8 @@ pub enum NotReady {
     Disabled(u64),
     /// No memory is reserved.
     #[error(
-        "no crash region is reserved; add crashkernel=8M to the kernel's command line and reboot \
-         (now it is: {command_line:?})"
+        "no crash region is reserved; `kdraw reserve` puts crashkernel=8M on the kernel's command \
+         line, then reboot (now it is: {command_line:?})"
     )]
     NoCrashRegion {
         /// /proc/cmdline.

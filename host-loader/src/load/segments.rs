@@ -24,7 +24,7 @@ const ALIGN: u64 = 64 << 10;
 /// The most that all segments together may take.
 pub const MAX_TOTAL: u64 = 3 << 20;
 /// What has to stay free for the kernel's own pages, in bytes: four pages of 64 KiB.
-const KERNEL_PAGES: u64 = 4 * ALIGN;
+pub const KERNEL_PAGES: u64 = 4 * ALIGN;
 
 /// What is not found out but decided.
 #[derive(Clone, Debug)]
