@@ -48,8 +48,7 @@ pub fn main(args: &Args) -> Result<()> {
     } else {
         Readers::None
     };
-    let outcome = scenario::play(scenario, &dist, &place, readers)?;
-    outcome.print();
+    let outcome = scenario::play(scenario, &dist, &place, readers, true)?;
     println!("  files in {}", place.out.display());
     if !outcome.passed() {
         bail!("scenario {} failed", scenario.name);

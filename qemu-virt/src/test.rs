@@ -203,7 +203,7 @@ fn guest_tests<'a>(args: &Args, dist: Option<&'a Dist>) -> Vec<Test<'a>> {
             let scenario = &entry.scenario;
             let out = run::target_dir().join("e2e").join(&scenario.name);
             let place = Place::new(&out, scenario.mem, false)?;
-            let outcome = scenario::play(scenario, dist, &place, readers)?;
+            let outcome = scenario::play(scenario, dist, &place, readers, false)?;
             if !outcome.passed() {
                 outcome.print();
                 bail!("files in {}", out.display());

@@ -327,8 +327,14 @@ pub fn machine<'a>(
 }
 
 /// Plays a scenario and examines what it left, with foreign readers too; `result.json` tells the
-/// outcome.
-pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -> Result<Outcome> {
+/// outcome, and if it is played `aloud`, each check is printed as it is made.
+pub fn play(
+    scenario: &Scenario,
+    dist: &Dist,
+    place: &Place,
+    readers: Readers,
+    aloud: bool,
+) -> Result<Outcome> {
     let kernel = scenario.kernel()?;
     let disk = Disk::create(
         &place.file("dump.img"),
@@ -349,6 +355,7 @@ pub fn play(scenario: &Scenario, dist: &Dist, place: &Place, readers: Readers) -
     let command_line = scenario.command_line();
     let machine = machine(scenario, &kernel, place, &disk, &initramfs, &command_line);
     let mut outcome = Outcome::new(scenario, &kernel);
+    outcome.aloud = aloud;
     let mut armed = None;
     let mut watch = |line: &Line, boot: &Boot, qemu: &mut Qemu| {
         let wanted = scenario.again || scenario.target.is_serial();

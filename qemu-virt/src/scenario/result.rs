@@ -18,6 +18,13 @@ pub struct Check {
     pub detail: String,
 }
 
+impl Check {
+    fn print(&self, name: &str) {
+        let mark = if self.ok { "ok  " } else { "FAIL" };
+        println!("  {mark} {name:<16} {}", self.detail);
+    }
+}
+
 /// Everything a scenario found out.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
@@ -33,6 +40,9 @@ pub struct Outcome {
     pub checks: BTreeMap<String, Check>,
     #[serde(skip)]
     order: Vec<String>,
+    /// Whether each check is printed as it is made.
+    #[serde(skip)]
+    pub aloud: bool,
 }
 
 impl Outcome {
@@ -45,14 +55,19 @@ impl Outcome {
             sizes: BTreeMap::new(),
             checks: BTreeMap::new(),
             order: Vec::new(),
+            aloud: false,
         }
     }
 
     /// Records a check.
     pub fn check(&mut self, name: &str, ok: bool, detail: impl Into<String>) {
         let detail = detail.into();
+        let check = Check { ok, detail };
+        if self.aloud {
+            check.print(name);
+        }
         self.order.push(name.to_owned());
-        self.checks.insert(name.to_owned(), Check { ok, detail });
+        self.checks.insert(name.to_owned(), check);
     }
 
     /// Records a check that an error makes fail.
@@ -92,8 +107,7 @@ impl Outcome {
     /// Prints the checks, one line each.
     pub fn print(&self) {
         for (name, check) in self.in_order() {
-            let mark = if check.ok { "ok  " } else { "FAIL" };
-            println!("  {mark} {name:<16} {}", check.detail);
+            check.print(name);
         }
     }
 
