@@ -11,7 +11,7 @@ use crate::family::{Family, Tier};
 /// The family's wiring.
 pub const FAMILY: Family = Family {
     name: "NXP i.MX8, i.MX9",
-    tier: Tier::Modelled,
+    tier: Tier::Emulated,
     boards: &[
         "fsl,imx8mm",
         "fsl,imx8mn",

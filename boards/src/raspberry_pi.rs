@@ -16,7 +16,7 @@ use crate::family::{Family, Tier};
 /// The family's wiring.
 pub const FAMILY: Family = Family {
     name: "Raspberry Pi 3, 4, 5",
-    tier: Tier::Modelled,
+    tier: Tier::Emulated,
     boards: &["brcm,bcm2837", "brcm,bcm2711", "brcm,bcm2712"],
     controllers: &[],
     consoles: &[],

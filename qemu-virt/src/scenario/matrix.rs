@@ -219,6 +219,11 @@ const VARIANTS: &[Variant] = &[
         ..BOARD
     },
     Variant {
+        name: "imx8mp-evk",
+        board: Board::Imx8mpEvk,
+        ..BOARD
+    },
+    Variant {
         name: "stock-kexec",
         panic_cpu: 1,
         loader: Loader::Kexec,
