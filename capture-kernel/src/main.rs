@@ -130,7 +130,7 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
     let mut phases = Phases::default();
     let tree = trust::device_tree(entry.dtb)?;
     let machine = Machine::from_dtb(tree).map_err(trust::Distrust::from)?;
-    psci::remember(tree);
+    psci::find(tree, &machine);
     console::find(&machine);
     introduce(entry, &machine);
     let trusted = trust::check(&machine, tree, entry.dtb)?;
@@ -331,7 +331,6 @@ impl Scene<'_> {
         alone: bool,
         deadline: Deadline,
     ) -> (Pages<'_>, Cpus) {
-        psci::find(self.machine);
         let mut cpus = Cpus {
             working: 1,
             present: 1,

@@ -4,9 +4,8 @@ use kdraw_boards::machine::{Conduit, Machine, Psci};
 
 use crate::{entry, watchdog};
 
-/// The device tree, for whoever resets the machine before or after its firmware was looked for.
-static TREE: spin::Once<&'static [u8]> = spin::Once::new();
-static FIRMWARE: spin::Once<Psci> = spin::Once::new();
+/// The device tree, for whoever resets the machine, and how the firmware is called if there is one.
+static FOUND: spin::Once<(&'static [u8], Option<Psci>)> = spin::Once::new();
 
 /// What AFFINITY_INFO says of a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,42 +21,29 @@ pub enum Power {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub i32);
 
-/// Remembers the device tree, a checked one; nothing is looked for before the machine is to be reset.
-pub fn remember(tree: &'static [u8]) {
-    TREE.call_once(|| tree);
+/// Finds out how the firmware is called: what `tree`, a checked one, says of `machine`.
+pub fn find(tree: &'static [u8], machine: &Machine<'_>) {
+    FOUND.call_once(|| (tree, machine.psci().ok()));
 }
 
-/// Remembers how the firmware is called. Not needed before there are CPUs to start.
-pub fn find(machine: &Machine<'_>) {
-    if let Ok(psci) = machine.psci() {
-        FIRMWARE.call_once(|| psci);
-    }
+fn firmware() -> Option<&'static Psci> {
+    FOUND.get()?.1.as_ref()
 }
 
 /// Resets the machine: by the firmware, or a watchdog, as the device tree says, and if neither
 /// does, by any firmware that there may be.
 pub fn reset() -> ! {
-    if let Some(psci) = FIRMWARE.get() {
-        system_reset(psci);
-    }
-    let machine = TREE.get().and_then(|tree| Machine::from_dtb(tree).ok());
-    if let Some(psci) = machine.and_then(|machine| machine.psci().ok()) {
-        system_reset(&psci);
-    }
-    watchdog::reset(machine.as_ref());
-    entry::reset_bare()
-}
-
-/// Has the firmware reset the machine; comes back if it does not.
-fn system_reset(psci: &Psci) {
-    if let Some(function) = psci.system_reset {
+    if let Some((psci, function)) = function(|psci| psci.system_reset) {
         call(psci.conduit, function, [0; 3]);
     }
+    let machine = FOUND.get().map(|(tree, _)| Machine::from_dtb(tree));
+    watchdog::reset(machine.and_then(Result::ok).as_ref());
+    entry::reset_bare()
 }
 
 /// Whether the firmware can start CPUs.
 pub fn starts_cpus() -> bool {
-    FIRMWARE.get().is_some_and(|psci| psci.cpu_on.is_some())
+    firmware().is_some_and(|psci| psci.cpu_on.is_some())
 }
 
 /// Asks whether the CPU of an MPIDR affinity is on. Firmware that cannot tell (PSCI 0.1) gets the
@@ -92,7 +78,7 @@ pub fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Result<(), Refused> {
 }
 
 fn function(which: fn(&Psci) -> Option<u32>) -> Option<(&'static Psci, u32)> {
-    let psci = FIRMWARE.get()?;
+    let psci = firmware()?;
     Some((psci, which(psci)?))
 }
 
