@@ -363,13 +363,63 @@ fn a_write_that_does_not_fit_leaves_everything() {
     hindered(command, folder.path(), "File too large");
 }
 
-/// Mounts are root's, in a name space of their own.
-#[test]
-fn full_and_read_only_file_systems_leave_everything() {
+/// Whether mounts can be made, which are root's, in a name space of their own.
+fn may_mount() -> bool {
     let mut may = Command::new("unshare");
     may.args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"]);
-    if !may.output().is_ok_and(|output| output.status.success()) {
+    let may = may.output().is_ok_and(|output| output.status.success());
+    if !may {
         eprintln!("no mounts here: not root");
+    }
+    may
+}
+
+/// On the running system, of which only a name space's own /etc and /boot can be reached.
+#[test]
+fn the_running_system_gets_its_command_run() {
+    if !may_mount() || !Path::new("/proc/sys/kernel/arch").exists() {
+        return;
+    }
+    for (end, code, expected) in [
+        ("", 0, "update-grub was here"),
+        (
+            "; exit 7",
+            3,
+            "update-grub failed, and without it the change may not count",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "arch", "aarch64\n");
+        put(
+            folder.path(),
+            "update-grub",
+            format!("#!/bin/sh\necho update-grub was here{end}\n"),
+        );
+        let program = folder.path().join("update-grub");
+        fs::set_permissions(program, Permissions::from_mode(0o755)).unwrap();
+        let script = "set -e; mount -t tmpfs none /etc; mount -t tmpfs none /boot; \
+             mount --bind \"$1\"/arch /proc/sys/kernel/arch; mkdir /etc/default; \
+             echo GRUB_CMDLINE_LINUX_DEFAULT=quiet > /etc/default/grub; PATH=\"$1:$PATH\"; \
+             \"$2\" reserve --yes --json > \"$1\"/told || code=$?; cat /etc/default/grub; \
+             exit ${code:-0}";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]);
+        command.arg(folder.path()).arg(env!("CARGO_BIN_EXE_kdraw"));
+        let (found, text) = told(command.output().unwrap());
+        assert!(found == code && text.contains(expected), "{found} {text}");
+        assert!(text.contains("GRUB_CMDLINE_LINUX_DEFAULT=\"quiet crashkernel="));
+        if code == 0 {
+            let told = fs::read(folder.path().join("told")).unwrap();
+            let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+            assert_eq!(told["afterwards"][0]["command"], "update-grub");
+            assert_eq!(told["afterwards"][0]["ran"], true);
+        }
+    }
+}
+
+#[test]
+fn full_and_read_only_file_systems_leave_everything() {
+    if !may_mount() {
         return;
     }
     for (options, then, expected) in [
