@@ -70,9 +70,18 @@ impl BlockDevice {
                 0
             },
             len: bytes(number("size")?),
-            numbers: system.text(&format!("{link}/dev"))?,
+            numbers: system.text(format!("{link}/dev"))?,
             sysfs,
         })
+    }
+
+    /// The device of the disk that it is, or is a partition of.
+    pub fn disk_path(&self) -> PathBuf {
+        let disk = match self.partition {
+            Some(_) => self.sysfs.parent().unwrap_or(&self.sysfs),
+            None => &self.sysfs,
+        };
+        Path::new("/dev").join(disk.file_name().unwrap_or_default())
     }
 
     /// The partitions of this disk: number and kernel name.

@@ -51,6 +51,27 @@ pub enum Error {
         /// What is wrong with its superblock.
         source: LayoutError,
     },
+    /// The configuration is no TOML, or a value is none of its key's.
+    #[error("{path}: {why}")]
+    Config {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        why: String,
+    },
+    /// A key that the configuration does not have.
+    #[error(
+        "{path}: there is no key `{key}`; did you mean `{nearest}`? The example file kdraw.conf \
+         explains every key"
+    )]
+    UnknownKey {
+        /// Which file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The one that looks most like it.
+        nearest: String,
+    },
     /// A disk with several kdraw partitions.
     #[error(
         "{path} has several kdraw partitions: numbers {numbers:?}; name one of them \

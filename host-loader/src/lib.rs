@@ -15,6 +15,7 @@
 //!   find the target's disk, [`watchdog`] what may cut a capture short, [`live`] tries the filter on the running kernel, [`load`] checks and
 //!   builds what is loaded, [`payload`] is what gets loaded, [`sys`] the system call.
 //! - Before all that: [`reserve`] has the boot loader reserve the memory.
+//! - [`config`]: what the commands do where no option says otherwise.
 //! - With a board on a serial line: [`receive`] takes its dump into an image file.
 //! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
 //!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it.
@@ -22,9 +23,13 @@
 //! What is on a partition is hostile until checked; nothing in here panics on it. Unsafe code
 //! stands in [`sys`] only.
 
+pub mod ask;
 pub mod black_box;
 pub mod block;
+pub mod check;
+pub mod cli;
 pub mod commands;
+pub mod config;
 pub mod controller;
 pub mod core_file;
 pub mod device_tree_blob;

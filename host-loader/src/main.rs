@@ -1,66 +1,14 @@
 //! `kdraw`: crash capture for arm64 boards.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use kdraw::commands;
+use clap::Parser;
+use kdraw::cli::{self, Cli};
 use kdraw::exit;
-use kdraw::system::System;
-
-/// Captures the memory of a panicking arm64 Linux, and gets it back.
-///
-/// On the board: `kdraw reserve` has the boot loader reserve memory, `kdraw format` signs a partition once, `kdraw load` arms the capture after
-/// each boot. After a panic the board resets; then `kdraw extract` saves the vmcore.
-#[derive(Parser)]
-#[command(name = "kdraw", version, long_version = kdraw::payload::long_version(), after_help = exit::HELP)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-    /// Reads /proc, /sys and /dev below this folder (tests).
-    #[arg(long, global = true, hide = true, default_value = "/")]
-    sysroot: PathBuf,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Reserve(commands::reserve::Args),
-    Format(commands::format::Args),
-    Estimate(commands::estimate::Args),
-    Load(commands::load::Args),
-    Unload(commands::unload::Args),
-    Status(commands::status::Args),
-    List(commands::list::Args),
-    Info(commands::info::Args),
-    Extract(commands::extract::Args),
-    Convert(commands::convert::Args),
-    Verify(commands::verify::Args),
-    Receive(commands::receive::Args),
-    Plan(commands::plan::Args),
-    Payload(commands::payload::Args),
-}
 
 fn main() -> ExitCode {
     kdraw::sys::end_with_reader();
-    let cli = Cli::parse();
-    let system = System::new(cli.sysroot);
-    let outcome = match cli.command {
-        Command::Reserve(args) => commands::reserve::run(&args, &system),
-        Command::Format(args) => commands::format::run(&args, &system),
-        Command::Estimate(args) => commands::estimate::run(&args, &system),
-        Command::Load(args) => commands::load::run(&args, &system),
-        Command::Unload(args) => commands::unload::run(&args, &system),
-        Command::Status(args) => commands::status::run(&args, &system),
-        Command::List(args) => commands::list::run(&args, &system),
-        Command::Info(args) => commands::info::run(&args, &system),
-        Command::Extract(args) => commands::extract::run(&args, &system),
-        Command::Convert(args) => commands::convert::run(&args),
-        Command::Verify(args) => commands::verify::run(&args, &system),
-        Command::Receive(args) => commands::receive::run(&args),
-        Command::Plan(args) => commands::plan::run(&args, &system),
-        Command::Payload(args) => commands::payload::run(&args, &system),
-    };
-    match outcome {
+    match cli::run(Cli::parse()) {
         Ok(verdict) => verdict.into(),
         Err(error) => match error.downcast::<clap::Error>() {
             Ok(usage) => usage.exit(),
@@ -69,27 +17,5 @@ fn main() -> ExitCode {
                 ExitCode::from(exit::TROUBLE)
             }
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn every_command_teaches_by_an_example() {
-        let mut cli = Cli::command();
-        cli.build();
-        cli.clone().debug_assert();
-        for command in cli
-            .get_subcommands()
-            .filter(|found| found.get_name() != "help")
-        {
-            let help = command.clone().render_long_help().to_string();
-            let (_, examples) = help.split_once("Example").unwrap_or_default();
-            let typed = format!("kdraw {}", command.get_name());
-            assert!(examples.contains(&typed), "{}", command.get_name());
-        }
     }
 }

@@ -62,6 +62,13 @@ impl DumpPartition {
         (0..superblock.slots).filter_map(move |index| superblock.slot(index))
     }
 
+    /// How many slots a dump could go to without one being lost that nobody has extracted.
+    pub fn free_slots(&mut self) -> u32 {
+        let slots = self.slots();
+        let free = slots.filter(|slot| self.header(slot).is_free());
+        u32::try_from(free.count()).unwrap_or(u32::MAX)
+    }
+
     /// The slot with a number.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ impl System {
     }
 
     /// Whether a path exists.
-    pub fn exists(&self, path: &str) -> bool {
+    pub fn exists(&self, path: impl AsRef<Path>) -> bool {
         self.path(path).exists()
     }
 
@@ -40,7 +40,7 @@ impl System {
     ///
     /// # Errors
     /// [`Error::Io`] with the file's name.
-    pub fn bytes(&self, path: &str) -> Result<Vec<u8>, Error> {
+    pub fn bytes(&self, path: impl AsRef<Path>) -> Result<Vec<u8>, Error> {
         let path = self.path(path);
         fs::read(&path).map_err(Error::io("read", path))
     }
@@ -49,7 +49,7 @@ impl System {
     ///
     /// # Errors
     /// As [`System::bytes`].
-    pub fn text(&self, path: &str) -> Result<String, Error> {
+    pub fn text(&self, path: impl AsRef<Path>) -> Result<String, Error> {
         let bytes = self.bytes(path)?;
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     }

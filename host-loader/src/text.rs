@@ -22,6 +22,11 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A checksum of 64 bits.
+pub fn hash(checksum: u64) -> String {
+    format!("{checksum:016x}")
+}
+
 /// A UUID's bytes as `01234567-89ab-…`.
 pub fn uuid(bytes: &[u8; 16]) -> String {
     let digits = hex(bytes);

@@ -35,7 +35,7 @@ fn a_machine_that_has_everything_is_loaded() {
 #[test]
 fn what_keeps_load_from_working_is_named() {
     type Break = fn(&FakeSystem);
-    let table: [(&str, Break); 17] = [
+    let table: [(&str, Break); 18] = [
         ("x86_64", |s| s.put("proc/sys/kernel/arch", "x86_64")),
         ("run kdraw as root", |s| {
             s.put("proc/self/status", "CapEff:\t0000000000000000\n");
@@ -51,6 +51,12 @@ fn what_keeps_load_from_working_is_named() {
         }),
         ("kexec_load_disabled is 1", |s| {
             s.put("proc/sys/kernel/kexec_load_disabled", "1\n");
+        }),
+        ("locked down (integrity)", |s| {
+            s.put(
+                "sys/kernel/security/lockdown",
+                "none [integrity] confidentiality\n",
+            );
         }),
         ("crashkernel=8M", |s| {
             s.put("proc/iomem", "40000000-7fffffff : System RAM\n");
@@ -102,6 +108,72 @@ fn what_keeps_load_from_working_is_named() {
             "expected {expected:?}, got: {text}"
         );
         assert!(before == fs::read(system.device()).unwrap(), "{expected}");
+    }
+}
+
+#[test]
+fn the_configuration_says_what_the_command_line_does_not() {
+    let system = ready();
+    let out = system.path("plan.bin");
+    let plan = |words: &[&str]| {
+        let plan = ["plan", "--payload", "PAYLOAD", "-o", out.to_str().unwrap()];
+        let (code, text) = system.kdraw(&[&plan, words].concat());
+        let bytes = fs::read(&out).unwrap_or_default();
+        let _ = fs::remove_file(&out);
+        let found = kdraw_format::plan::Plan::decode(&bytes).ok();
+        (code, text, found)
+    };
+    // Nobody names a target.
+    let (code, text, _) = plan(&[]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("/etc/kdraw.conf"), "{text}");
+    let device = system.device();
+    let settings = "level = 17\ncompress = 'none'\ncpus = 3\nbudget = 9";
+    system.put(
+        "etc/kdraw.conf",
+        format!("target = {device:?}\n{settings}\n"),
+    );
+    let found = plan(&[]).2.unwrap();
+    assert_eq!(
+        (found.level, found.codec, found.cpus, found.budget_s),
+        (17, Codec::Raw, 3, 9)
+    );
+    let options = [
+        "--level",
+        "kernel",
+        "--compress",
+        "lz4",
+        "--cpus",
+        "0",
+        "--budget",
+        "0",
+    ];
+    let found = plan(&options).2.unwrap();
+    assert_eq!(
+        (found.level, found.codec, found.cpus, found.budget_s),
+        (31, Codec::Lz4, 0, 0)
+    );
+    assert_eq!(
+        found.target.unwrap().partition_start,
+        FakeSystem::PARTITION_START
+    );
+    let (code, text) = system.kdraw(&["load", "--payload", "PAYLOAD"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("Armed"), "{text}");
+    // The fallback and the id are for the file's target only.
+    let uuid = "00000000-0000-0000-0000-000000000000";
+    let settings = format!("target = '/dev/none'\nfallback = 'serial:x'\nuuid = '{uuid}'\n");
+    system.put("other.conf", settings);
+    let other = system.path("other.conf");
+    let other = ["--config", other.to_str().unwrap()];
+    assert_eq!(plan(&other).0, 3);
+    let (code, text, _) = plan(&[&other[..], &["--target", "DEVICE"]].concat());
+    assert_eq!(code, 0, "{text}");
+    system.put("etc/kdraw.conf", "levle = 31\n");
+    for words in [&["load"][..], &["estimate"]] {
+        let (code, text) = system.kdraw(words);
+        assert_eq!(code, 3, "{text}");
+        assert!(text.contains("did you mean `level`?"), "{text}");
     }
 }
 

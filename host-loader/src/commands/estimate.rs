@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::config::ConfigArgs;
 use crate::exit::Verdict as Exit;
 use crate::iomem::IoMem;
-use crate::live::estimate::{Estimate, Request, Verdict};
-use crate::live::outlook::{Outlook, Slot};
+use crate::live::estimate::Verdict;
 use crate::load::elfcorehdr;
-use crate::load::options::{DumpOptions, cpus_at_work};
-use crate::load::target::Target;
+use crate::load::options::{DumpArgs, Wish};
+use crate::load::target::{Destination, Targets};
 use crate::system::System;
 
 /// Say what a dump of this machine would hold, how large it would be, and whether the filter is
@@ -27,11 +27,14 @@ use crate::system::System;
 #[derive(clap::Args)]
 #[command(after_help = "Example: kdraw estimate --target /dev/mmcblk0p4 --level kernel+user")]
 pub struct Args {
-    /// The signed partition that a dump would go to.
+    /// The signed partition that a dump would go to; without it, the one of /etc/kdraw.conf if that
+    /// names one.
     #[arg(long, value_name = "DEVICE")]
     target: Option<PathBuf>,
     #[command(flatten)]
-    dump: DumpOptions,
+    dump: DumpArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -50,28 +53,23 @@ pub fn run(args: &Args, system: &System) -> Result<Exit> {
     if iomem.is_hidden() {
         bail!("/proc/iomem shows only zeros for addresses; run kdraw as root");
     }
-    let target = args
-        .target
-        .as_ref()
-        .map(|path| Target::inspect(system, path))
-        .transpose()?;
-    let options = match &target {
-        Some(target) => args.dump.on(&target.partition.superblock),
-        None => args.dump,
-    };
+    let config = args.config.read(system)?;
+    let mut wish = Wish::configured(&config);
+    wish.dump = args.dump.or(&config);
+    if let Some(target) = &args.target {
+        wish.target = Some(Destination::Partition(target.clone()));
+    }
+    // Nothing is known of the size of a line.
+    let target = wish.target.as_ref();
+    let partition = target.filter(|target| target.partition().is_some());
+    let partition = partition.map(|target| Targets::inspect(system, target, None));
+    let targets = partition.transpose()?;
     // A kernel without kexec has no notes; it could not be captured, but estimated.
-    let cpus = elfcorehdr::notes(system).map_or(1, |notes| elfcorehdr::cpus(&notes));
-    let request = Request {
-        options,
-        cpus: cpus_at_work(cpus, options.cpus),
-        plain: target
-            .as_ref()
-            .is_some_and(|target| target.partition.superblock.plain),
-    };
-    let estimate =
-        Estimate::of(system, &iomem.evidence(), &request).context("no estimate is possible")?;
-    let agrees = estimate.proof.verdict == Verdict::Agrees;
-    let outlook = Outlook::new(estimate, target.as_ref().map(Slot::of));
+    let notes = elfcorehdr::notes(system).unwrap_or_default();
+    let outlook = wish
+        .outlook(system, &iomem.evidence(), &notes, targets.as_ref())
+        .context("no estimate is possible")?;
+    let agrees = outlook.estimate.proof.verdict == Verdict::Agrees;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&outlook)?);
     } else {

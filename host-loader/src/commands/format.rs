@@ -1,6 +1,5 @@
 //! `kdraw format`: signs a partition for dumps.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +8,7 @@ use kdraw_format::layout::{BLOCK, DATA_START, MAX_SLOTS, START_UNKNOWN, Superblo
 use kdraw_format::partition_table::partitions;
 use kdraw_format::slot::{Outcome, SlotHeader};
 
+use crate::ask;
 use crate::block::BlockDevice;
 use crate::exit::Verdict;
 use crate::partition::DumpPartition;
@@ -148,17 +148,14 @@ fn may_destroy(args: &Args, occupant: &str) -> Result<bool> {
     if args.yes {
         return Ok(true);
     }
-    if !std::io::stdin().is_terminal() {
+    if !ask::is_possible() {
         bail!(
             "{device} holds {occupant}, and there is no terminal to ask on; \
              nothing was changed. Add --yes to destroy it"
         );
     }
-    print!("{device} holds {occupant}. Destroy it? [y/N] ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+    let question = format!("{device} holds {occupant}. Destroy it?");
+    Ok(ask::yes_or_no(&question)?)
 }
 
 /// Writes everything; the superblocks come last, so that a half-formatted partition is unsigned.

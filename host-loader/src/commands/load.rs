@@ -8,16 +8,15 @@ use kdraw_format::plan::Card;
 use kdraw_linux::classify::DumpLevel;
 
 use crate::exit::Verdict;
-use crate::live::estimate::{self, Estimate, Proof, Request};
-use crate::live::outlook::{self, Outlook, Remembered, Slot};
+use crate::live::estimate::{self, Proof};
+use crate::live::outlook::{self, Outlook, Remembered};
 use crate::load::elfcorehdr;
 use crate::load::machine::Machine;
-use crate::load::options::{DumpOptions, cpus_at_work};
-use crate::load::segments::{Loadable, MAX_TOTAL, Settings};
+use crate::load::options::CaptureArgs;
+use crate::load::segments::{Loadable, MAX_TOTAL};
 use crate::load::state::Loaded;
-use crate::load::target::{Destination, Target, Targets};
+use crate::load::target::{Destination, Target};
 use crate::payload::Payload;
-use crate::random;
 use crate::sd_card;
 use crate::sys;
 use crate::system::System;
@@ -35,32 +34,13 @@ use crate::watchdog;
 /// filter on the dead kernel's own image, and dumps what it cannot tell apart.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
+  kdraw load                                # what /etc/kdraw.conf says
   kdraw load --target /dev/mmcblk0p4
   kdraw load --target /dev/mmcblk0p4 --fallback serial:ttyAMA0
   kdraw load --target serial:ttyAMA0")]
 pub struct Args {
-    /// Where a dump is to go: a signed partition, or serial:NAME for the line of /dev/NAME, where
-    /// `kdraw receive` takes it.
-    #[arg(long, value_name = "DEVICE|serial:NAME")]
-    target: String,
-    /// The serial line that it goes over if the partition fails, as serial:ttyAMA0.
-    #[arg(long, value_name = "serial:NAME")]
-    fallback: Option<String>,
-    /// The payload's image, instead of the one inside this program.
-    #[arg(long, value_name = "FILE")]
-    payload: Option<PathBuf>,
-    /// The id that the partition must have, as `kdraw format` printed it.
-    #[arg(long)]
-    uuid: Option<String>,
-    /// For a target on an SD card or eMMC: have the payload identify the card from scratch instead
-    /// of using it as Linux left it, should a capture to the card fail.
-    #[arg(long)]
-    identify_card: bool,
     #[command(flatten)]
-    dump: DumpOptions,
-    /// Seconds that a capture may take; 0 leaves it to the payload.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    budget: u32,
+    capture: CaptureArgs,
     /// Checks and builds everything, but loads nothing.
     #[arg(long)]
     dry_run: bool,
@@ -71,61 +51,29 @@ pub struct Args {
 /// # Errors
 /// Whatever would keep a capture from working.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
+    let (destination, wish) = args.capture.wish(system)?;
     let machine = Machine::inspect(system).context("cannot load")?;
-    let destination = Destination::from(args.target.as_str());
-    let fallback = args.fallback.as_deref().map(Destination::from);
-    let mut targets =
-        Targets::inspect(system, &destination, fallback.as_ref()).context("cannot load")?;
-    if let (Some(uuid), Some(target)) = (&args.uuid, &targets.partition) {
-        target.expect_uuid(uuid).context("cannot load")?;
-    }
-    if args.identify_card
-        && let Some(target) = &mut targets.partition
-    {
-        target.plan.card = None;
-    }
-    let (target, serial) = targets.planned();
-    let payload = Payload::get(args.payload.as_deref())?;
+    let mut targets = wish.targets(system, &destination).context("cannot load")?;
+    let payload = Payload::get(args.capture.payload.as_deref())?;
     let notes = elfcorehdr::notes(system)?;
-    let dump = targets.options(args.dump);
-    let estimate = Estimate::of(
-        system,
-        &machine.evidence,
-        &Request {
-            options: dump,
-            cpus: cpus_at_work(elfcorehdr::cpus(&notes), dump.cpus),
-            plain: targets.is_plain(),
-        },
-    );
-    let slot = targets.partition.as_ref().map(Slot::of);
-    let outlook = estimate.map(|estimate| Outlook::new(estimate, slot));
+    let wanted = wish.dump_on(Some(&targets)).level;
+    let outlook = wish.outlook(system, &machine.evidence, &notes, Some(&targets));
     let proof = match &outlook {
         Ok(outlook) => outlook.estimate.proof.clone(),
         Err(why) => Proof::not_possible(why),
     };
-    let level = proof.level(dump.level);
+    let level = proof.level(wanted);
     let watchdogs = watchdog::all(system);
-    let settings = Settings {
-        target: target.clone(),
-        serial,
-        seed: random::bytes()?,
-        budget_s: args.budget,
-        created: text::now(),
-        hostname: system.hostname(),
-        level,
-        codec: dump.compress.codec(),
-        cpus: dump.cpus,
-        watchdogs: watchdog::for_plan(&watchdogs),
-    };
+    let settings = wish.settings(system, Some(&targets), level, &watchdogs)?;
     let loadable = Loadable::build(&machine, &payload, &notes, settings)?;
     print(&loadable, machine.crash_region);
-    print_outlook(outlook.as_ref().ok(), &proof, dump.level);
+    print_outlook(outlook.as_ref().ok(), &proof, wanted);
     warn_if_small(&loadable, machine.crash_region);
     if let Some(target) = &mut targets.partition {
         warn_if_full(target);
     }
     watchdog::print(&watchdogs);
-    if args.dry_run || !system.is_running() {
+    if args.dry_run {
         println!("Nothing was loaded (dry run).");
         return Ok(Verdict::Good);
     }
@@ -139,13 +87,16 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     }
     // A load that fails leaves no crash image behind; what was loaded before is gone then.
     Loaded::forget(system);
-    sys::kexec_load_crash(loadable.entry(), &loadable.segments)
-        .map_err(|error| anyhow::anyhow!("{error}; {}", advice(&error)))
-        .context("the kernel refused the crash image")?;
-    if system.number("/sys/kernel/kexec_crash_loaded")? != 1 {
-        bail!("the kernel took the crash image, yet /sys/kernel/kexec_crash_loaded is not 1");
+    if system.is_running() {
+        sys::kexec_load_crash(loadable.entry(), &loadable.segments)
+            .map_err(|error| anyhow::anyhow!("{error}; {}", advice(&error)))
+            .context("the kernel refused the crash image")?;
+        if !Loaded::is_anything(system) {
+            bail!("the kernel took the crash image, yet /sys/kernel/kexec_crash_loaded is not 1");
+        }
     }
-    let partition = target.as_ref().map_or((0, 0), |target| {
+    let target = loadable.plan.target.as_ref();
+    let partition = target.map_or((0, 0), |target| {
         (target.partition_start, target.partition_len)
     });
     Loaded {
@@ -153,13 +104,15 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         at: text::now(),
         target: match &destination {
             Destination::Partition(path) => std::path::absolute(path)?,
-            Destination::Serial(_) => PathBuf::from(&args.target),
+            Destination::Serial(_) => PathBuf::from(destination.to_string()),
         },
-        fallback: args.fallback.clone(),
+        fallback: wish.fallback.as_ref().map(Destination::to_string),
         uuid: target.map_or_else(String::new, |target| text::uuid(&target.uuid)),
         partition_start: partition.0,
         partition_len: partition.1,
-        payload_hash: format!("{:016x}", payload.hash()),
+        payload_hash: text::hash(payload.hash()),
+        elfcorehdr_hash: text::hash(loadable.plan.elfcorehdr.checksum),
+        device_tree_hash: text::hash(loadable.plan.device_tree.checksum),
         region_start: machine.crash_region.start.0,
         region_end: machine.crash_region.end.0,
         total: loadable.total(),
@@ -171,7 +124,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         }),
     }
     .remember(system)?;
-    println!("Armed: a panic now writes a dump to {}.", args.target);
+    println!("Armed: a panic now writes a dump to {destination}.");
     Ok(Verdict::Good)
 }
 
@@ -269,9 +222,7 @@ fn warn_if_small(loadable: &Loadable, region: PhysRange) {
 
 fn warn_if_full(target: &mut Target) {
     let partition = &mut target.partition;
-    let slots: Vec<_> = partition.slots().collect();
-    let free = slots.iter().any(|slot| partition.header(slot).is_free());
-    if !free && !partition.superblock.overwrite {
+    if partition.free_slots() == 0 && !partition.superblock.overwrite {
         println!(
             "warning: every slot holds a dump that nobody has extracted; a panic would only \
              leave a black box in the journal. Run `kdraw extract {}`",

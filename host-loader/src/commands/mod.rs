@@ -1,5 +1,6 @@
 //! The commands, one per file.
 
+pub mod check;
 pub mod convert;
 pub mod estimate;
 pub mod extract;
@@ -12,6 +13,7 @@ pub mod plan;
 pub mod receive;
 pub mod reserve;
 pub mod status;
+pub mod test;
 pub mod unload;
 pub mod verify;
 mod vmcore_args;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::exit::Verdict;
 use crate::live::outlook;
-use crate::load::machine::Machine;
+use crate::load::machine::{Machine, NotReady, memory};
 use crate::load::state::Loaded;
 use crate::load::target::{Destination, SerialLine, Target};
 use crate::payload;
@@ -66,27 +66,22 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
 impl Status {
     fn of(system: &System, asked: Option<&Path>) -> Self {
         let mut problems = Vec::new();
-        let region = match Machine::inspect(system) {
-            Ok(machine) => Some((machine.crash_region.start.0, machine.crash_region.end.0)),
+        let is_loaded = Loaded::is_anything(system);
+        let region = match Machine::inspect(system).map(|machine| machine.crash_region) {
+            // What was loaded before the door was shut stays loaded.
+            Err(NotReady::Disabled { .. }) if is_loaded => memory(system).map(|(region, _)| region),
+            other => other,
+        };
+        let region = match region {
+            Ok(region) => Some((region.start.0, region.end.0)),
             Err(why) => {
                 problems.push(why.to_string());
                 None
             }
         };
-        let is_loaded = system.number("/sys/kernel/kexec_crash_loaded").unwrap_or(0) == 1;
         let loaded = Loaded::recall(system).filter(|_| is_loaded);
-        if !is_loaded {
-            problems.push("no crash image is loaded; run `kdraw load --target DEVICE`".to_owned());
-        } else if loaded.is_none() {
-            problems.push(
-                "a crash image is loaded, but not by this kdraw since boot (stock kexec?)"
-                    .to_owned(),
-            );
-        }
-        if let (Some(loaded), Some(region)) = (&loaded, region)
-            && (loaded.region_start, loaded.region_end) != region
-        {
-            problems.push("the crash region was resized after `kdraw load`; load again".to_owned());
+        if let Err(why) = Loaded::now(system, region) {
+            problems.push(format!("{why}; run `kdraw load`"));
         }
         let path = asked
             .map(Path::to_owned)
@@ -138,23 +133,17 @@ impl Status {
             Ok(target) => target,
             Err(why) => return self.problems.push(why.to_string()),
         };
-        if let Some(loaded) = &self.loaded {
-            let same_place = (loaded.partition_start, loaded.partition_len)
-                == (target.plan.partition_start, target.plan.partition_len);
-            if !same_place || target.expect_uuid(&loaded.uuid).is_err() {
-                self.problems.push(format!(
-                    "{} is not the partition that was loaded (id {}); load again",
-                    path.display(),
-                    loaded.uuid
-                ));
-            }
+        if let Some(loaded) = &self.loaded
+            && !loaded.is_for(&target)
+        {
+            self.problems.push(format!(
+                "{} is not the partition that was loaded (id {}); load again",
+                path.display(),
+                loaded.uuid
+            ));
         }
         let partition = &mut target.partition;
-        let slots: Vec<_> = partition.slots().collect();
-        let free = slots
-            .iter()
-            .filter(|slot| partition.header(slot).is_free())
-            .count();
+        let free = partition.free_slots();
         if free == 0 && !partition.superblock.overwrite {
             self.problems.push(format!(
                 "every slot holds a dump that nobody has extracted; run `kdraw extract {}`",
@@ -162,7 +151,7 @@ impl Status {
             ));
         }
         self.slots = Some(partition.superblock.slots);
-        self.free_slots = u32::try_from(free).ok();
+        self.free_slots = Some(free);
         self.overwrite = Some(partition.superblock.overwrite);
     }
 

@@ -21,8 +21,7 @@ pub struct Args {
 /// # Errors
 /// If the image is not ours, or the kernel refuses.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
-    let loaded = system.number("/sys/kernel/kexec_crash_loaded").unwrap_or(0) == 1;
-    if !loaded {
+    if !Loaded::is_anything(system) {
         Loaded::forget(system);
         println!("Nothing is loaded.");
         return Ok(Verdict::Good);

@@ -7,7 +7,7 @@
 //! - [`meminfo`]: the kernel's totals.
 //! - [`packing`]: how far what is kept can be packed, by trying it on a sample.
 //! - [`estimate`]: all of it put together: proof, size, time.
-//! - [`device`]: how fast the target can be; [`outlook`]: the estimate beside it, in words.
+//! - [`device`]: what the target's device holds, and how fast it is; [`outlook`]: the estimate beside it, in words.
 
 pub mod census;
 pub mod device;

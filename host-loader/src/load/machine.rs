@@ -23,10 +23,21 @@ pub enum NotReady {
     NoKexec(&'static str),
     /// kexec was switched off.
     #[error(
-        "kernel.kexec_load_disabled is {0}: loading was switched off until the next boot; \
-         look for kexec_load_disabled in /etc/sysctl.conf and /etc/sysctl.d, then reboot"
+        "kernel.{sysctl} is {value}: loading was switched off until the next boot; \
+         look for {sysctl} in /etc/sysctl.conf and /etc/sysctl.d, then reboot"
     )]
-    Disabled(u64),
+    Disabled {
+        /// The setting that did it.
+        sysctl: &'static str,
+        /// What it is.
+        value: &'static str,
+    },
+    /// The kernel is locked down.
+    #[error(
+        "the kernel is locked down ({0}) and refuses kexec_load; that comes of Secure Boot or of \
+         lockdown= on its command line"
+    )]
+    LockedDown(String),
     /// No memory is reserved.
     #[error(
         "no crash region is reserved; `kdraw reserve` puts crashkernel=8M on the kernel's command \
@@ -64,39 +75,90 @@ impl Machine {
     /// # Errors
     /// [`NotReady`], the first thing that is missing.
     pub fn inspect(system: &System) -> Result<Self, NotReady> {
-        let architecture = system.architecture();
-        if architecture != "aarch64" {
-            return Err(NotReady::Architecture(architecture));
-        }
-        if !system.may_boot() {
-            return Err(NotReady::NotRoot(
-                "loading needs CAP_SYS_BOOT, which this process lacks",
-            ));
-        }
-        const LOADED: &str = "/sys/kernel/kexec_crash_loaded";
-        if !system.exists(LOADED) {
-            return Err(NotReady::NoKexec(LOADED));
-        }
-        match system.number("/proc/sys/kernel/kexec_load_disabled") {
-            Ok(0) | Err(_) => {}
-            Ok(other) => return Err(NotReady::Disabled(other)),
-        }
-        let iomem = IoMem::parse(&system.text("/proc/iomem")?);
-        if !iomem.has_crash_region() {
-            return Err(NotReady::NoCrashRegion {
-                command_line: system.text("/proc/cmdline").unwrap_or_default(),
-            });
-        }
-        let crash_region = iomem.crash_region().ok_or(NotReady::NotRoot(
-            "/proc/iomem shows only zeros for addresses",
-        ))?;
-        if !system.exists("/sys/firmware/fdt") {
-            return Err(NotReady::NoDeviceTree);
-        }
+        may_load(system)?;
+        kexec_is_allowed(system)?;
+        let (crash_region, evidence) = memory(system)?;
         Ok(Self {
             crash_region,
-            evidence: iomem.evidence(),
-            device_tree: system.bytes("/sys/firmware/fdt")?,
+            evidence,
+            device_tree: device_tree(system)?,
         })
     }
+}
+
+/// Whether this is a machine, and a process, that can load at all.
+///
+/// # Errors
+/// [`NotReady::Architecture`], [`NotReady::NotRoot`].
+pub fn may_load(system: &System) -> Result<(), NotReady> {
+    let architecture = system.architecture();
+    if architecture != "aarch64" {
+        return Err(NotReady::Architecture(architecture));
+    }
+    if !system.may_boot() {
+        return Err(NotReady::NotRoot(
+            "loading needs CAP_SYS_BOOT, which this process lacks",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the kernel takes a crash image.
+///
+/// Sources: Linux `kernel/kexec.c` (`kexec_load_check`), Documentation/admin-guide/sysctl/kernel.rst
+/// (kexec_load_disabled, kexec_load_limit_panic), `security/lockdown/lockdown.c`: from "integrity"
+/// on kexec_load(2) is refused.
+///
+/// # Errors
+/// [`NotReady::NoKexec`], [`NotReady::Disabled`], [`NotReady::LockedDown`].
+pub fn kexec_is_allowed(system: &System) -> Result<(), NotReady> {
+    const LOADED: &str = "/sys/kernel/kexec_crash_loaded";
+    if !system.exists(LOADED) {
+        return Err(NotReady::NoKexec(LOADED));
+    }
+    for (sysctl, off) in [
+        ("kexec_load_disabled", "1"),
+        ("kexec_load_limit_panic", "0"),
+    ] {
+        let found = system.text(format!("/proc/sys/kernel/{sysctl}"));
+        if found.is_ok_and(|found| found == off) {
+            return Err(NotReady::Disabled { sysctl, value: off });
+        }
+    }
+    let lockdown = system.text("/sys/kernel/security/lockdown");
+    let lockdown = lockdown.unwrap_or_default();
+    let chosen = lockdown.split(['[', ']']).nth(1).unwrap_or("none");
+    if chosen != "none" {
+        return Err(NotReady::LockedDown(chosen.to_owned()));
+    }
+    Ok(())
+}
+
+/// Where the payload lives, and the memory to capture.
+///
+/// # Errors
+/// [`NotReady::NoCrashRegion`], [`NotReady::NotRoot`].
+pub fn memory(system: &System) -> Result<(PhysRange, Vec<PhysRange>), NotReady> {
+    let iomem = IoMem::parse(&system.text("/proc/iomem")?);
+    if !iomem.has_crash_region() {
+        return Err(NotReady::NoCrashRegion {
+            command_line: system.text("/proc/cmdline").unwrap_or_default(),
+        });
+    }
+    let crash_region = iomem.crash_region().ok_or(NotReady::NotRoot(
+        "/proc/iomem shows only zeros for addresses",
+    ))?;
+    Ok((crash_region, iomem.evidence()))
+}
+
+/// The flattened device tree that the machine was booted with.
+///
+/// # Errors
+/// [`NotReady::NoDeviceTree`].
+pub fn device_tree(system: &System) -> Result<Vec<u8>, NotReady> {
+    const TREE: &str = "/sys/firmware/fdt";
+    if !system.exists(TREE) {
+        return Err(NotReady::NoDeviceTree);
+    }
+    Ok(system.bytes(TREE)?)
 }

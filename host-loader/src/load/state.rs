@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::live::outlook::Remembered;
+use crate::load::target::Target;
 use crate::system::System;
 
 const FILE: &str = "/run/kdraw/loaded.json";
@@ -32,6 +33,12 @@ pub struct Loaded {
     pub partition_len: u64,
     /// XXH64 of the payload.
     pub payload_hash: String,
+    /// XXH64 of the elfcorehdr, which is the map of the memory; empty if an older kdraw loaded it.
+    #[serde(default)]
+    pub elfcorehdr_hash: String,
+    /// XXH64 of the device tree; empty if an older kdraw loaded it.
+    #[serde(default)]
+    pub device_tree_hash: String,
     /// The crash region's first byte.
     pub region_start: u64,
     /// The byte after its last.
@@ -46,7 +53,48 @@ pub struct Loaded {
     pub outlook: Option<Remembered>,
 }
 
+/// Why what is loaded would not capture.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotLoaded {
+    /// Nothing.
+    #[error("no crash image is loaded")]
+    Nothing,
+    /// Something that we know nothing about.
+    #[error("a crash image is loaded, but not by this kdraw since boot (stock kexec?)")]
+    NotOurs,
+    /// Something that was made for another crash region.
+    #[error("the crash region was resized after `kdraw load`")]
+    Resized,
+}
+
 impl Loaded {
+    /// Whether a crash image is loaded, whoever did it.
+    pub fn is_anything(system: &System) -> bool {
+        system.number("/sys/kernel/kexec_crash_loaded").unwrap_or(0) == 1
+    }
+
+    /// What is loaded now; `region` is the crash region, if it is known.
+    ///
+    /// # Errors
+    /// [`NotLoaded`].
+    pub fn now(system: &System, region: Option<(u64, u64)>) -> Result<Self, NotLoaded> {
+        if !Self::is_anything(system) {
+            return Err(NotLoaded::Nothing);
+        }
+        let found = Self::recall(system).ok_or(NotLoaded::NotOurs)?;
+        if region.is_some_and(|region| region != (found.region_start, found.region_end)) {
+            return Err(NotLoaded::Resized);
+        }
+        Ok(found)
+    }
+
+    /// Whether `target` is the partition that was loaded.
+    pub fn is_for(&self, target: &Target) -> bool {
+        let place = (target.plan.partition_start, target.plan.partition_len);
+        place == (self.partition_start, self.partition_len)
+            && target.expect_uuid(&self.uuid).is_ok()
+    }
+
     /// What was loaded in this boot; `None` if nothing is known.
     pub fn recall(system: &System) -> Option<Self> {
         let bytes = system.bytes(FILE).ok()?;

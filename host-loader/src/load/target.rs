@@ -1,5 +1,6 @@
 //! The partition that a dump is to go to, checked as the payload will check it again.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use kdraw_format::layout::{LayoutError, START_UNKNOWN, Superblock};
@@ -79,6 +80,34 @@ pub enum BadTarget {
     Other(#[from] Error),
 }
 
+/// A partition that is signed for the place where it lies.
+#[derive(Debug)]
+pub struct Signed {
+    /// Its device.
+    pub device: BlockDevice,
+    /// The partition, open for reading.
+    pub partition: DumpPartition,
+}
+
+impl Signed {
+    /// Checks the partition at `path`.
+    ///
+    /// # Errors
+    /// [`BadTarget::NotBlock`], [`BadTarget::Unsigned`], [`BadTarget::Moved`].
+    pub fn inspect(system: &System, path: &Path) -> Result<Self, BadTarget> {
+        let device =
+            BlockDevice::of(system, path)?.ok_or_else(|| BadTarget::NotBlock(path.to_owned()))?;
+        let mut source = Source::open(path, Access::Read)?;
+        let superblock = source.superblock().map_err(|source| BadTarget::Unsigned {
+            path: path.to_owned(),
+            source,
+        })?;
+        check_place(path, &superblock, &device)?;
+        let partition = DumpPartition { source, superblock };
+        Ok(Self { device, partition })
+    }
+}
+
 /// A partition that the payload can write to.
 #[derive(Debug)]
 pub struct Target {
@@ -98,14 +127,7 @@ impl Target {
     /// # Errors
     /// [`BadTarget`].
     pub fn inspect(system: &System, path: &Path) -> Result<Self, BadTarget> {
-        let device =
-            BlockDevice::of(system, path)?.ok_or_else(|| BadTarget::NotBlock(path.to_owned()))?;
-        let mut source = Source::open(path, Access::Read)?;
-        let superblock = source.superblock().map_err(|source| BadTarget::Unsigned {
-            path: path.to_owned(),
-            source,
-        })?;
-        check_place(path, &superblock, &device)?;
+        let Signed { device, partition } = Signed::inspect(system, path)?;
         let controller = Controller::of(system, &device)?;
         let plan = plan::Target {
             controller: heapless_path(&controller.path)?,
@@ -114,13 +136,13 @@ impl Target {
             card: controller.card,
             partition_start: device.start,
             partition_len: device.len,
-            uuid: superblock.uuid,
+            uuid: partition.superblock.uuid,
             unchecked_table: device.partition.is_none(),
         };
         Ok(Self {
             path: path.to_owned(),
             plan,
-            partition: DumpPartition { source, superblock },
+            partition,
             sysfs: device.sysfs,
         })
     }
@@ -225,6 +247,25 @@ impl From<&str> for Destination {
         match text.strip_prefix(SERIAL) {
             Some(name) => Self::Serial(name.into()),
             None => Self::Partition(text.into()),
+        }
+    }
+}
+
+impl Destination {
+    /// The device, if it is a partition.
+    pub fn partition(&self) -> Option<&Path> {
+        match self {
+            Self::Partition(path) => Some(path),
+            Self::Serial(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partition(path) => write!(f, "{}", path.display()),
+            Self::Serial(name) => write!(f, "{SERIAL}{name}"),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What the integration tests share: dumps in image files and fake systems.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod board;
+
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use kdraw::commands::format;
 use kdraw::partition::DumpPartition;
@@ -146,6 +149,28 @@ impl FakeSystem {
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8(text).unwrap();
         (output.status.code().unwrap(), text)
+    }
+
+    /// Runs the tool on this system with some input, and with programs of its `bin` first.
+    pub fn kdraw_asked(&self, arguments: &[&str], input: &str) -> (i32, String) {
+        let path = std::env::var("PATH").unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kdraw"))
+            .args(arguments)
+            .args(["--sysroot", self.root.path().to_str().unwrap()])
+            .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It may end without having read it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(text).unwrap(),
+        )
     }
 
     pub fn load(&self) -> (i32, String) {
