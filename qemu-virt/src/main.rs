@@ -19,6 +19,7 @@ mod fuzz;
 mod guest_image;
 mod image;
 mod kdump_file;
+mod man;
 mod material;
 mod memory;
 mod qemu;
@@ -43,6 +44,8 @@ enum Command {
     Demo(demo::Args),
     /// Builds the tools and the payload into target/dist.
     Dist(dist::Args),
+    /// Writes man pages and shell completions into target/man.
+    Man(man::Args),
     /// Runs all tests: host tests, checks of the payload, end-to-end scenarios.
     Test(test::Args),
     /// Runs one end-to-end scenario.
@@ -60,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         Command::Setup(args) => setup::main(&args),
         Command::Demo(args) => demo::main(&args),
         Command::Dist(args) => dist::main(&args),
+        Command::Man(args) => man::main(&args),
         Command::Test(args) => test::main(&args),
         Command::E2e(args) => e2e::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),

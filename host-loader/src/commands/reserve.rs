@@ -1,6 +1,5 @@
 //! `kdraw reserve`: has the boot loader ask for the crash region.
 
-use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::ask;
 use crate::exit::Verdict;
 use crate::reserve::change::{self, Backup};
 use crate::reserve::crashkernel::{self, NAME, Taken};
@@ -326,15 +326,11 @@ fn may_change(args: &Args, question: &str) -> Result<bool> {
     if args.yes || args.json {
         return Ok(args.yes);
     }
-    if !std::io::stdin().is_terminal() {
+    if !ask::is_possible() {
         println!("Nothing was changed: there is no terminal to ask on. Add --yes to change it.");
         return Ok(false);
     }
-    print!("{question} [y/N] ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    let yes = ["y", "yes"].contains(&answer.trim().to_lowercase().as_str());
+    let yes = ask::yes_or_no(question)?;
     if !yes {
         println!("Nothing was changed.");
     }
