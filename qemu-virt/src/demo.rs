@@ -172,6 +172,7 @@ fn scenario(args: &Args) -> Scenario {
         target: Destination::Partition,
         again: false,
         recover: false,
+        watchdog: false,
         estimate: false,
         dump: DumpOptions::default(),
     }

@@ -146,8 +146,13 @@ impl Qemu {
         })
     }
 
-    /// Starts a machine that has an entry of its own, after `contents` were put into its RAM.
-    pub fn begin(&self, contents: &[(u64, &[u8])]) -> Result<()> {
+    /// Starts a machine that has an entry of its own, after `contents` were put into its RAM and
+    /// `more` was done.
+    pub fn begin(
+        &self,
+        contents: &[(u64, &[u8])],
+        more: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let mut monitor = loop {
             // QEMU makes its sockets some time after it was started.
             match Monitor::connect(self) {
@@ -162,6 +167,7 @@ impl Qemu {
             let offset = address.checked_sub(self.ram_base).context("no RAM there")?;
             ram.write_all_at(bytes, offset)?;
         }
+        more()?;
         monitor.request(r#"{"execute":"cont"}"#).map(|_| ())
     }
 
@@ -241,14 +247,19 @@ impl Qemu {
     /// Overwrites guest memory at a physical address through the debug port, so that QEMU also
     /// drops what it has translated from there.
     pub fn patch(&self, address: u64, words: &[u32]) -> Result<()> {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        // QEMU takes packets of 4 KiB at the most.
+        self.write((address..).step_by(512).zip(bytes.chunks(512)))
+    }
+
+    /// Writes to physical addresses through the debug port: memory, or registers, with accesses
+    /// as wide as the pieces. The guest runs on after that.
+    pub fn write<'b>(&self, pieces: impl Iterator<Item = (u64, &'b [u8])>) -> Result<()> {
         let mut debugger = Debugger::connect(self)?;
         debugger.request("Qqemu.PhyMemMode:1")?;
-        // QEMU takes packets of 4 KiB at the most.
-        for (at, words) in (address..).step_by(512).zip(words.chunks(128)) {
-            let bytes = words.iter().flat_map(|word| word.to_le_bytes());
-            let bytes: String = bytes.map(|byte| format!("{byte:02x}")).collect();
-            let length = words.len() * 4;
-            debugger.request(&format!("M{at:x},{length:x}:{bytes}"))?;
+        for (at, bytes) in pieces {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            debugger.request(&format!("M{at:x},{:x}:{digits}", bytes.len()))?;
         }
         debugger.detach()
     }

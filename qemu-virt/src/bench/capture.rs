@@ -332,6 +332,7 @@ fn scenario(row: &Row) -> Scenario {
         target: Destination::Partition,
         again: false,
         recover: false,
+        watchdog: false,
         estimate: false,
         dump: match row.tool {
             Tool::Kdraw(options) => options,

@@ -18,7 +18,7 @@ use kdraw_format::plan::{PLAN_LEN, Plan};
 use super::boot::Boot;
 use super::evidence::{self, Extracted};
 use super::refusals::segment_address;
-use super::{Place, Scenario};
+use super::{Place, Scenario, watchdog};
 use crate::compare::Vmcore;
 use crate::disk::Disk;
 use crate::dist::Dist;
@@ -190,10 +190,18 @@ impl Again<'_> {
 
     /// Begins another capture.
     pub fn begin(&self, qemu: &Qemu, start: &[u8], loaded: &[u8]) -> Result<()> {
-        qemu.begin(&[
+        let contents = [
             (self.boot.ram_base, start),
             (self.armed.crash_region.start, loaded),
-        ])
+        ];
+        qemu.begin(&contents, || {
+            if !self.scenario.watchdog {
+                return Ok(());
+            }
+            let plan = Plan::decode(&loaded[self.armed.plan_at..])?;
+            let pci = plan.watchdogs.first().and_then(|watchdog| watchdog.pci);
+            watchdog::start(qemu, pci.context("the plan names no watchdog on PCI")?)
+        })
     }
 
     /// Checks that every page of a vmcore is the memory's.

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
-use super::{Loader, Scenario, stock_kexec};
+use super::{Loader, Scenario, stock_kexec, watchdog};
 use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::guest_image::Initramfs;
@@ -19,13 +19,6 @@ pub const SHEBANG: &str = "#!/bin/busybox sh\n";
 /// The modules between a block device and a mounted file system. `crc32c` is the checksum that
 /// ext4 asks the crypto API for by name, so no module depends on it.
 const FILE_SYSTEM: [&str; 3] = ["crc32c_generic", "crc32c_cryptoapi", "ext4"];
-
-/// Whoever has this open keeps the watchdog running.
-const WATCHDOG: &str = "/dev/watchdog";
-
-/// Starts the watchdog at 10 s, and a daemon that pets it as long as the kernel lives.
-pub const WATCHED: &str = "must watchdog watchdog -t 1 -T 10 /dev/watchdog\n\
-    until grep -qs '^active' /sys/class/watchdog/watchdog0/state; do sleep 0.1; done\n";
 
 /// Makes six huge pages, and a file of three.
 const HUGE_PAGES: &str = "echo 6 > /proc/sys/vm/nr_hugepages\n\
@@ -55,8 +48,8 @@ pub fn image(script: &str, disk: DiskBus, dist: &Dist, kernel: &Kernel) -> Resul
         stock_kexec::install(&mut image)?;
     }
     let mut modules = modules(disk);
-    if script.contains(WATCHDOG) {
-        modules.push("i6300esb");
+    if script.contains(watchdog::WATCHED) {
+        modules.push(watchdog::MODULE);
     }
     image.modules(&kernel.modules, &modules)?;
     image.program("init", script.as_bytes());
@@ -71,6 +64,9 @@ pub fn crash_script(scenario: &Scenario) -> String {
 /// Returns the beginning of the script, up to the armed capture.
 pub fn arm_script(scenario: &Scenario) -> String {
     let mut script = prologue(scenario.disk);
+    if scenario.watchdog {
+        script += watchdog::WATCHED;
+    }
     if scenario.loader != Loader::None {
         let plain = if scenario.plain { " --plain" } else { "" };
         _ = writeln!(script, "must format kdraw format --yes{plain} $dump");

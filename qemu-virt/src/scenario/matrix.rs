@@ -33,6 +33,8 @@ struct Variant {
     again: bool,
     /// Booted once more after the reset, and extracted inside the guest.
     recover: bool,
+    /// With a watchdog that resets the machine when it is not petted for 10 s.
+    watchdog: bool,
     /// Also opened with drgn, crash and gdb.
     tools: bool,
     /// Played on these kernels.
@@ -63,6 +65,7 @@ const BASE: Variant = Variant {
     target: Destination::Partition,
     again: false,
     recover: false,
+    watchdog: false,
     tools: false,
     suites: &SUITES,
     arm64_crash: &[],
@@ -159,6 +162,7 @@ const VARIANTS: &[Variant] = &[
         mem: 512,
         fill: 32,
         target: Destination::Serial,
+        watchdog: true,
         ..BASE
     },
     Variant {
@@ -166,6 +170,7 @@ const VARIANTS: &[Variant] = &[
         mem: 512,
         fill: 32,
         target: Destination::SerialBriefly,
+        watchdog: true,
         quick: &[Suite::Bookworm],
         ..BASE
     },
@@ -283,6 +288,7 @@ impl Variant {
             target: self.target,
             again: self.again,
             recover: self.recover,
+            watchdog: self.watchdog,
             estimate: self.estimate,
             dump: DumpOptions::default(),
         };

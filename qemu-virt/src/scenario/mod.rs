@@ -33,6 +33,7 @@ pub mod serial;
 pub mod stock_kexec;
 pub mod tools;
 pub mod unfinished;
+pub mod watchdog;
 pub mod worth;
 
 use again::{Again, Armed};
@@ -192,6 +193,9 @@ pub struct Scenario {
     /// Boot once more after the reset, and extract the dump inside the guest.
     #[arg(long)]
     pub recover: bool,
+    /// Add a watchdog, which resets the machine when it is not petted for 10 s.
+    #[arg(long)]
+    pub watchdog: bool,
     /// Ask `kdraw estimate` just before the panic, and compare with what the payload writes.
     #[arg(long)]
     pub estimate: bool,
@@ -312,7 +316,7 @@ pub fn machine<'a>(
             .then(|| place.file(DEVICE_TREE)),
         bus: scenario.disk,
         newest: false,
-        watchdog: false,
+        watchdog: scenario.watchdog,
         disk: Some(&disk.path),
         bad_byte: None,
         kernel: &kernel.image,

@@ -16,6 +16,7 @@ use kdraw_format::slot::{EpitaphKind, Outcome};
 use super::boot::{self, Boot};
 use super::{
     Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, unfinished,
+    watchdog,
 };
 use crate::board::Board;
 use crate::disk::Disk;
@@ -43,8 +44,6 @@ const FAILED: &str = "the capture failed";
 const SLOW: u64 = 32 << 20;
 /// Of this many, for longer than the watchdog's 10 s.
 const SLOWER: u64 = 3 << 19;
-/// The payload says this of QEMU's watchdog.
-const WATCHDOG_RUNS: &str = "kdraw: watchdog at /pcie@10000000 runs, 10 s";
 /// Longest time from a stall to the reset: the watchdog's 10 s, and what an emulated machine needs.
 const STALLED: Duration = Duration::from_secs(20);
 
@@ -399,9 +398,9 @@ const CASES: &[Case] = &[
     Case {
         name: "watchdog-petted",
         watchdog: true,
-        script: &[init::WATCHED, ARMED, PAUSE, CRASH],
+        script: &[watchdog::WATCHED, ARMED, PAUSE, CRASH],
         act: Some(|_, qemu| qemu.limit_disk(SLOWER)),
-        says: &[WATCHDOG_RUNS, "in use, 10 s; the payload pets it"],
+        says: &[watchdog::RUNS, "in use, 10 s; the payload pets it"],
         lasts: Duration::from_secs(15),
         quick: true,
         ..CAPTURES
@@ -409,10 +408,10 @@ const CASES: &[Case] = &[
     Case {
         name: "watchdog-resets-stalled-payload",
         watchdog: true,
-        script: &[init::WATCHED, ARMED, PAUSE, CRASH],
+        script: &[watchdog::WATCHED, ARMED, PAUSE, CRASH],
         act: Some(|_, qemu| qemu.limit_disk(SLOW)),
         later: &[(unfinished::WRITING, stall_payload_halfway)],
-        says: &[WATCHDOG_RUNS],
+        says: &[watchdog::RUNS],
         written: Written::Partition,
         left: Some((Outcome::Writing, EpitaphKind::None)),
         lasts: Duration::from_secs(8),
@@ -487,7 +486,6 @@ fn boot(case: &Case, script: &[&str], dist: &Dist, place: &Place, disk: &Disk) -
     let mut machine = super::machine(&scenario, &kernel, place, disk, &initramfs, &command_line);
     let bad = |byte| disk.dump_range().start + byte;
     machine.bad_byte = case.bad_byte.map(bad);
-    machine.watchdog = case.watchdog;
     let mut waited = false;
     let mut watch = |line: &Line, boot: &Boot, qemu: &mut Qemu| {
         let scene = Scene { dist, disk, boot };
@@ -584,6 +582,7 @@ fn scenario(case: &Case) -> Scenario {
         target: Destination::Partition,
         again: false,
         recover: false,
+        watchdog: case.watchdog,
         estimate: false,
         dump: DumpOptions::default(),
     }

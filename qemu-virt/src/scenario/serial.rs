@@ -22,7 +22,7 @@ use kdraw_link::frame::{Deframer, Frame, MAX_WIRE};
 
 use super::again::{Again, OverSerial, Wish};
 use super::result::Outcome;
-use super::{Destination, evidence};
+use super::{Destination, evidence, watchdog};
 use crate::qemu::{Machine, Qemu};
 use crate::run;
 
@@ -150,8 +150,13 @@ fn send(again: &Again<'_>, name: &str, case: Case) -> Result<Received> {
     );
     let recording = std::fs::read(again.place.file(&format!("{name}.line")))?;
     let said = String::from_utf8_lossy(&recording);
-    let words = ["reason: ", "dump complete"];
-    for words in words.iter().chain(case.no_disk.then_some(&"falling back")) {
+    let words = [
+        Some("reason: "),
+        Some("dump complete"),
+        case.no_disk.then_some("falling back"),
+        again.scenario.watchdog.then_some(watchdog::RUNS),
+    ];
+    for words in words.into_iter().flatten() {
         ensure!(said.contains(words), "the console did not say {words:?}");
     }
     Ok(Received {
@@ -268,6 +273,10 @@ fn nobody(again: &Again<'_>, is_fallback: bool) -> Result<String> {
     ensure!(
         text.contains("reason: ") && text.contains("nobody answers"),
         "the recording does not tell people what happened"
+    );
+    ensure!(
+        !again.scenario.watchdog || text.contains(watchdog::RUNS),
+        "the watchdog was not found running"
     );
     let image = again.place.file(&format!("{name}.img"));
     // It ends with 1: the dump is not complete.
