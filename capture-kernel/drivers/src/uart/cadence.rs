@@ -1,6 +1,6 @@
 //! Cadence's UART, as Zynq and ZynqMP have it.
 //!
-//! Source: Zynq UltraScale+ Device TRM (UG1085), chapter 21, and its register reference (UG1087).
+//! Source: Zynq UltraScale+ Device TRM (UG1085), UART, and its register reference (UG1087).
 
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::register_bitfields;

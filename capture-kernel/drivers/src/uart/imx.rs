@@ -1,6 +1,6 @@
 //! NXP's i.MX UART, from the i.MX21 to the i.MX8M.
 //!
-//! Source: i.MX 8M Mini Applications Processor Reference Manual, section 16.2.14.
+//! Source: i.MX 8M Mini Applications Processor Reference Manual, UART.
 
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::register_bitfields;

@@ -1,6 +1,6 @@
 //! Amlogic's UART (Meson8 to G12).
 //!
-//! Source: S905X3 Public Datasheet, section 13.5.4.
+//! Sources: Linux `drivers/tty/serial/meson_uart.c`; S905X3 Public Datasheet, UART.
 
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::register_bitfields;

@@ -3,10 +3,10 @@
 //! They differ in how far apart the registers lie and how wide they are accessed
 //! ([`Ns16550`]), and in what "transmitter empty" means: to all but the mini-UART, an empty FIFO.
 //!
-//! Sources: PC16550D data sheet, section 8; DesignWare DW_apb_uart databook (its line control
-//! register ignores writes while it is busy, so it is only written if it must be); AM64x TRM,
-//! section 12.1.6.6 (registers 4 bytes apart, mode in MDR1); BCM2835 ARM Peripherals, section
-//! 2.2; the binding `serial/8250.yaml` of Linux.
+//! Sources: PC16550D data sheet, section 8; Linux `drivers/tty/serial/8250/8250_dw.c` (DesignWare's
+//! line control register ignores writes while it is busy, so it is only written if it must be);
+//! AM64x TRM, UART (registers 4 bytes apart, mode in MDR1); BCM2835 ARM Peripherals, section 2.2;
+//! the binding `serial/8250.yaml` of Linux.
 
 use super::Fill;
 use crate::registers::{Registers, Width};

@@ -1,7 +1,7 @@
 //! Cadence's watchdog, as Zynq and ZynqMP have it.
 //!
-//! Sources: Zynq UltraScale+ Device TRM (UG1085), chapter 14, and its register reference (UG1087),
-//! module SWDT; Linux `drivers/watchdog/cadence_wdt.c`.
+//! Sources: Linux `drivers/watchdog/cadence_wdt.c`; Zynq UltraScale+ register reference (UG1087),
+//! module SWDT.
 
 use tock_registers::interfaces::{Readable, Writeable};
 

@@ -1,6 +1,6 @@
 //! Synopsys DesignWare's watchdog, on boards of Rockchip, Intel, StarFive and others.
 //!
-//! Sources: DesignWare DW_apb_wdt databook, chapter 5; Linux `drivers/watchdog/dw_wdt.c`.
+//! Source: Linux `drivers/watchdog/dw_wdt.c`; the databook of DW_apb_wdt is not public.
 
 use tock_registers::interfaces::{Readable, Writeable};
 

@@ -3,7 +3,7 @@
 //!
 //! Every write to a timer or to the reload register needs the two keys before it.
 //!
-//! Sources: Intel 6300ESB I/O Controller Hub data sheet (300641-004), chapter 16; Linux
+//! Sources: Intel 6300ESB I/O Controller Hub data sheet (300641-004); Linux
 //! `drivers/watchdog/i6300esb.c`; QEMU `hw/watchdog/wdt_i6300esb.c`.
 
 use crate::registers::{Registers, Width};

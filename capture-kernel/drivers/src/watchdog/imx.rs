@@ -1,7 +1,7 @@
 //! NXP's watchdog, as i.MX 2 to 8M and Layerscape have it: 16-bit registers, big-endian on some
 //! of the latter. Once it runs it cannot be stopped.
 //!
-//! Sources: i.MX 8M Mini Reference Manual, chapter 6.6 (WDOG); Linux `drivers/watchdog/imx2_wdt.c`
+//! Sources: i.MX 8M Mini Reference Manual, WDOG; Linux `drivers/watchdog/imx2_wdt.c`
 //! and the binding `watchdog/fsl-imx-wdt.yaml`.
 
 use crate::registers::{Registers, Width};

@@ -1,7 +1,6 @@
 //! Amlogic's watchdog from GXBB on. Linux sets it to count milliseconds when it finds it.
 //!
-//! Sources: S905 data sheet, section on the watchdog timer; Linux
-//! `drivers/watchdog/meson_gxbb_wdt.c`.
+//! Source: Linux `drivers/watchdog/meson_gxbb_wdt.c`.
 
 use tock_registers::interfaces::{Readable, Writeable};
 
@@ -10,7 +9,7 @@ use crate::registers::{Offset, Registers};
 const CONTROL: Offset<u32> = Offset::new(0x0);
 /// The lower half is the time.
 const TIME: Offset<u32> = Offset::new(0x8);
-/// Any write begins the time anew.
+/// A write begins the time anew.
 const RESTART: Offset<u32> = Offset::new(0xc);
 
 const ENABLE: u32 = 1 << 18;

@@ -3,7 +3,8 @@
 //! It may be petted only in a window at the end of its time, half of it at the most: earlier
 //! counts as a failure, too. Once it runs it cannot be stopped or changed.
 //!
-//! Sources: AM62x TRM (SPRUIV7), section 12.5.3 (RTI); Linux `drivers/watchdog/rti_wdt.c`.
+//! Sources: Linux `drivers/watchdog/rti_wdt.c`; RM48x TRM (SPNU503C), section 13.2.5, which has the
+//! same module with its windows and what a wrong key does.
 
 use tock_registers::interfaces::{Readable, Writeable};
 

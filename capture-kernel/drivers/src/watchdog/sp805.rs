@@ -1,8 +1,8 @@
 //! Arm's SP805. When its time has passed it interrupts, when it has passed once more it resets the
 //! board. Its registers are locked between uses, as Linux leaves them.
 //!
-//! Sources: ARM Watchdog Module (SP805) TRM, DDI 0270, chapter 3; Linux
-//! `drivers/watchdog/sp805_wdt.c`.
+//! Sources: Linux `drivers/watchdog/sp805_wdt.c`; the block's own manual is ARM DDI 0270. That any
+//! other value than the key locks: MSP432E4 TRM (SLAU723), WDTLOCK, which has the same block.
 
 use tock_registers::interfaces::{Readable, Writeable};
 

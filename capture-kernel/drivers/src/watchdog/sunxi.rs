@@ -1,6 +1,6 @@
 //! Allwinner's watchdog as the A31 has it, and all their 64-bit chips up to the H616.
 //!
-//! Sources: A64 User Manual, section 4.6 (Timer); Linux `drivers/watchdog/sunxi_wdt.c`.
+//! Source: Linux `drivers/watchdog/sunxi_wdt.c`.
 
 use tock_registers::interfaces::{Readable, Writeable};
 
