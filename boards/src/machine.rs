@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::family::{self, ConsoleKind, ControllerKind, Family};
 use crate::guard;
 use crate::sd::SdKind;
+use crate::sdhci::SdhciQuirks;
 use crate::tree::{self, CellReader, Cells, Lineage, Node, Tree};
 use crate::watchdogs::WatchdogKind;
 use kdraw_format::addr::{PhysAddr, PhysRange};
@@ -566,7 +567,14 @@ fn sd_host(device: &Lineage<'_>, kind: SdKind) -> Result<SdHost, Error> {
         // What feeds it alone may be told as the rate that it is to be given (`clock/clock.yaml` of
         // dt-schema).
         base_clock_hz: match (number("clock-frequency"), kind) {
-            (0, SdKind::Usdhc) => number("assigned-clock-rates"),
+            (
+                0,
+                SdKind::Usdhc
+                | SdKind::Sdhci(SdhciQuirks {
+                    unknown_base_clock: true,
+                    ..
+                }),
+            ) => number("assigned-clock-rates"),
             (told, _) => told,
         },
         max_clock_hz: number("max-frequency"),

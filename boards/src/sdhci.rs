@@ -30,6 +30,10 @@ const UNKNOWN_BASE: SdhciQuirks = SdhciQuirks {
     unknown_base_clock: true,
     ..PLAIN
 };
+const NO_HIGH_SPEED: SdhciQuirks = SdhciQuirks {
+    no_high_speed: true,
+    ..PLAIN
+};
 const FOREIGN_CLOCK: SdhciQuirks = SdhciQuirks {
     foreign_clock: true,
     ..PLAIN
@@ -56,29 +60,29 @@ pub const CONTROLLERS: &[(&str, SdhciQuirks)] = &[
     ("brcm,bcm2711-emmc2", PLAIN),
     ("brcm,bcm2835-sdhci", BCM2835),
     ("brcm,bcm2835-mmc", BCM2835),
-    ("brcm,sdhci-iproc", PLAIN),
-    ("brcm,sdhci-iproc-cygnus", PLAIN),
+    ("brcm,sdhci-iproc", NO_HIGH_SPEED),
+    ("brcm,sdhci-iproc-cygnus", NO_HIGH_SPEED),
     // sdhci-brcmstb.c.
     ("brcm,bcm2712-sdhci", PLAIN),
     ("brcm,bcm7216-sdhci", PLAIN),
     ("brcm,bcm7445-sdhci", PLAIN),
     // sdhci-of-dwcmshc.c; Rockchip's is fed at the card's rate by the clock tree.
-    ("snps,dwcmshc-sdhci", PLAIN),
+    ("snps,dwcmshc-sdhci", UNKNOWN_BASE),
     ("rockchip,rk3568-dwcmshc", FOREIGN_CLOCK),
     ("rockchip,rk3576-dwcmshc", FOREIGN_CLOCK),
     ("rockchip,rk3588-dwcmshc", FOREIGN_CLOCK),
     // sdhci_am654.c.
-    ("ti,am654-sdhci-5.1", PLAIN),
-    ("ti,j721e-sdhci-8bit", PLAIN),
-    ("ti,j721e-sdhci-4bit", PLAIN),
-    ("ti,am64-sdhci-8bit", PLAIN),
-    ("ti,am64-sdhci-4bit", PLAIN),
-    ("ti,am62-sdhci", PLAIN),
+    ("ti,am654-sdhci-5.1", NO_HIGH_SPEED),
+    ("ti,j721e-sdhci-8bit", NO_HIGH_SPEED),
+    ("ti,j721e-sdhci-4bit", NO_HIGH_SPEED),
+    ("ti,am64-sdhci-8bit", NO_HIGH_SPEED),
+    ("ti,am64-sdhci-4bit", NO_HIGH_SPEED),
+    ("ti,am62-sdhci", NO_HIGH_SPEED),
     // sdhci-xenon.c.
-    ("marvell,armada-3700-sdhci", PLAIN),
-    ("marvell,armada-ap806-sdhci", PLAIN),
-    ("marvell,armada-ap807-sdhci", PLAIN),
-    ("marvell,armada-cp110-sdhci", PLAIN),
+    ("marvell,armada-3700-sdhci", UNKNOWN_BASE),
+    ("marvell,armada-ap806-sdhci", UNKNOWN_BASE),
+    ("marvell,armada-ap807-sdhci", UNKNOWN_BASE),
+    ("marvell,armada-cp110-sdhci", UNKNOWN_BASE),
     // sdhci-tegra.c, sdhci-msm.c: the clock tree sets the rate.
     ("nvidia,tegra124-sdhci", FOREIGN_CLOCK),
     ("nvidia,tegra210-sdhci", FOREIGN_CLOCK),

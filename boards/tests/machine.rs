@@ -597,6 +597,28 @@ fn sd_hosts_are_described_with_their_wiring() {
 }
 
 #[test]
+fn an_assigned_rate_is_the_base_clock_of_hosts_that_do_not_know_theirs() {
+    for (name, expected) in [
+        ("fsl,imx8mm-usdhc", 200_000_000),
+        ("rockchip,rk3399-sdhci-5.1", 200_000_000),
+        ("brcm,bcm2711-emmc2", 0),
+    ] {
+        let blob = trees::tree(|root| {
+            trees::counts(root, 2, 1);
+            trees::node(root, "mmc@9000", |node| {
+                trees::text(node, "compatible", name);
+                trees::cells(node, "reg", &[0, 0x9000, 0x100]);
+                trees::cells(node, "assigned-clock-rates", &[200_000_000]);
+            });
+        });
+        let Ok(Controller::Sd(host)) = open(&blob).controller("/mmc@9000") else {
+            panic!("{name}");
+        };
+        assert_eq!(host.base_clock_hz, expected, "{name}");
+    }
+}
+
+#[test]
 fn an_sd_hosts_quirks_are_those_of_the_first_name_that_is_known() {
     for (names, quirks) in [
         (

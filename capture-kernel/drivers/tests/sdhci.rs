@@ -546,6 +546,15 @@ fn a_card_that_lost_its_power_is_identified_again() {
 }
 
 #[test]
+fn power_that_is_refused_for_a_while_is_asked_for_again() {
+    let controller = Controller::new(Model::Sdhc);
+    controller.borrow_mut().power_refusals = 100;
+    let mut device = up(&controller);
+    assert_eq!(controller.borrow().power_refusals, 0);
+    write_and_read(&controller, &mut device, 8, 8192);
+}
+
+#[test]
 fn a_dead_host_or_an_empty_slot_is_told() {
     let empty = Controller::new(Model::Sdhc);
     empty.borrow_mut().card.removed = true;

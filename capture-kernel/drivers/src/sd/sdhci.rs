@@ -178,9 +178,12 @@ const INHIBIT_US: u64 = 1000;
 /// What is waited after power is switched, in microseconds: SD 6.4.1 asks for 1 ms after the supply is up,
 /// and boards' supplies take their time.
 const POWER_US: u64 = 20_000;
-/// The base clock that is assumed where nobody says: the most that the capabilities can say, so
-/// that no clock is too fast.
-const UNKNOWN_BASE_HZ: u32 = 255_000_000;
+/// How long the power switch may take to be taken, in microseconds: TI's refuse it until they have
+/// seen for that long that there is a card (Linux, sdhci_am654.c).
+const POWER_TAKEN_US: u64 = 1_500_000;
+/// The base clock that is assumed where nobody says: what Marvell's run at, more than the
+/// capabilities could say, so that no clock is too fast.
+const UNKNOWN_BASE_HZ: u32 = 400_000_000;
 
 /// What a board has to tell about a controller; the default is to believe the capabilities of one
 /// that does not see the CPU's caches.
@@ -550,7 +553,12 @@ impl<R: Registers, C: Clock> Host for Sdhci<R, C> {
             as_before => as_before,
         };
         self.control = voltage | POWER_ON;
-        self.registers.at(HOST_CONTROL).set(self.control);
+        let control = self.registers.at(HOST_CONTROL);
+        // A controller that never shows it may have the power on all the same.
+        let _ = self.wait(POWER_TAKEN_US, || {
+            control.set(self.control);
+            control.get() & POWER_ON != 0
+        });
         self.pause(POWER_US);
         self.set_bus(Bus::IDENTIFY)?;
         // 74 clocks at 100 kHz (SD 6.4.1).

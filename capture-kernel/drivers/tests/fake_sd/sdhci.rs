@@ -34,6 +34,8 @@ pub struct Controller {
     pub no_busy_interrupt: bool,
     /// High speed makes no difference to it.
     pub any_timing: bool,
+    /// How often it refuses to switch the power on, as TI's do for a while.
+    pub power_refusals: u32,
 }
 
 impl Deref for Controller {
@@ -59,6 +61,7 @@ impl Controller {
             words: [0; 64],
             no_busy_interrupt: false,
             any_timing: false,
+            power_refusals: 0,
         }))
     }
 
@@ -380,7 +383,12 @@ impl FakeHost for Controller {
                 }
                 self.words[0x30 / 4] = left;
             }
-            0x04 | 0x08 | 0x28 | 0x34 | 0x38 | 0x3c | 0x58 | 0x5c => {
+            0x28 => {
+                let refused = value & !old & 0x100 != 0 && self.power_refusals > 0;
+                self.power_refusals -= u32::from(refused);
+                self.words[0x28 / 4] = if refused { value & !0x100 } else { value };
+            }
+            0x04 | 0x08 | 0x34 | 0x38 | 0x3c | 0x58 | 0x5c => {
                 self.words[offset / 4] = value;
             }
             _ => panic!("write of {value:#x} at {offset:#x}"),
