@@ -97,6 +97,11 @@ impl BlockDevice {
         found
     }
 
+    /// Whether Linux only reads it: a card's switch, a namespace's protection, `blockdev --setro`.
+    pub fn is_read_only(&self) -> bool {
+        fs::read_to_string(self.sysfs.join("ro")).is_ok_and(|ro| ro.trim() == "1")
+    }
+
     /// Who uses the device now: mount points, swap, and devices stacked on it.
     ///
     /// # Errors

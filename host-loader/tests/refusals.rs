@@ -35,7 +35,7 @@ fn a_machine_that_has_everything_is_loaded() {
 #[test]
 fn what_keeps_load_from_working_is_named() {
     type Break = fn(&FakeSystem);
-    let table: [(&str, Break); 18] = [
+    let table: [(&str, Break); 19] = [
         ("x86_64", |s| s.put("proc/sys/kernel/arch", "x86_64")),
         ("run kdraw as root", |s| {
             s.put("proc/self/status", "CapEff:\t0000000000000000\n");
@@ -87,6 +87,7 @@ fn what_keeps_load_from_working_is_named() {
         ("was signed as", |s| {
             s.put("sys/class/block/vda4/size", "8184\n")
         }),
+        ("is read-only", |s| s.put("sys/class/block/vda4/ro", "1\n")),
         ("cannot drive", |s| {
             let node = "sys/firmware/devicetree/base/virtio_mmio@a003e00/compatible";
             s.put(node, "brcm,bcm2835-sdhost\0");

@@ -42,6 +42,12 @@ pub enum BadTarget {
         /// Where the kernel says it is.
         found: String,
     },
+    /// A device that cannot be written.
+    #[error(
+        "{0} is read-only, so no dump could be written: see the card's switch, its write \
+         protection, and `blockdev --getro {0}`"
+    )]
+    ReadOnly(PathBuf),
     /// Another partition than the one asked for.
     #[error("{path} has the id {found}, expected {expected}; it was signed anew or is another one")]
     Uuid {
@@ -128,6 +134,9 @@ impl Target {
     /// [`BadTarget`].
     pub fn inspect(system: &System, path: &Path) -> Result<Self, BadTarget> {
         let Signed { device, partition } = Signed::inspect(system, path)?;
+        if device.is_read_only() {
+            return Err(BadTarget::ReadOnly(path.to_owned()));
+        }
         let controller = Controller::of(system, &device)?;
         let plan = plan::Target {
             controller: heapless_path(&controller.path)?,
