@@ -231,6 +231,23 @@ impl Qemu {
         ))
     }
 
+    /// Takes the disk away from behind its device, which answers every request with an error from
+    /// then on.
+    pub fn remove_disk(&self) -> Result<()> {
+        let reply = Monitor::connect(self)?.request(
+            r#"{"execute":"human-monitor-command","arguments":{"command-line":"drive_del disk"}}"#,
+        )?;
+        match reply.contains(r#""return": """#) {
+            true => Ok(()),
+            false => bail!("QEMU did not take the disk away: {reply}"),
+        }
+    }
+
+    /// Takes the card out of its slot.
+    pub fn remove_card(&self) -> Result<()> {
+        self.request(r#"{"execute":"eject","arguments":{"device":"disk","force":true}}"#)
+    }
+
     /// Sends a request of the QEMU Machine Protocol and waits for its reply.
     fn request(&self, request: &str) -> Result<()> {
         Monitor::connect(self)?.request(request).map(|_| ())
@@ -245,7 +262,7 @@ impl Qemu {
     }
 
     /// Overwrites guest memory at a physical address through the debug port, so that QEMU also
-    /// drops what it has translated from there.
+    /// drops what it has translated from there. Device registers are written as a CPU would.
     pub fn patch(&self, address: u64, words: &[u32]) -> Result<()> {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         // QEMU takes packets of 4 KiB at the most.

@@ -35,6 +35,9 @@ const ARMED: &str = "must format kdraw format --yes $dump\n\
                      must status kdraw status\n";
 /// Lets the harness act.
 const PAUSE: &str = "sync\necho 'guest: pause'\nread answer\n";
+/// Tells where the SD host's registers are.
+const REGISTERS: &str = "read -r registers rest < /sys/class/mmc_host/mmc0/device/resource\n\
+                         echo \"guest: registers $registers\"\n";
 /// Panics without filling memory.
 const CRASH: &str = "kdraw-guest fill=0 cache=/init tmpfs=/fill panic=sysrq cpu=0\n";
 
@@ -92,6 +95,10 @@ struct Case {
     captures: bool,
     /// A byte of the dump partition whose sector cannot be written.
     bad_byte: Option<u64>,
+    /// The disk does not say that it cannot.
+    loses: bool,
+    /// What `kdraw info` must show of a whole dump.
+    told: &'static [&'static str],
     /// What the slot's header must say of a dump that was begun and not ended.
     left: Option<(Outcome, EpitaphKind)>,
     /// The machine has a watchdog, which the script starts.
@@ -116,6 +123,8 @@ const CASE: Case = Case {
     written: Written::Nothing,
     captures: false,
     bad_byte: None,
+    loses: false,
+    told: &[],
     left: None,
     watchdog: false,
     lasts: Duration::ZERO,
@@ -279,12 +288,73 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
-        name: "nvme-bad-sector",
-        disk: DiskBus::Nvme,
+        name: "virtio-bad-sector",
         // Among the pages.
         bad_byte: Some(12 << 20),
         says: &["1 writes failed, and were done again elsewhere"],
         ..CAPTURES
+    },
+    Case {
+        name: "nvme-bad-sector",
+        disk: DiskBus::Nvme,
+        bad_byte: Some(12 << 20),
+        says: &["1 writes failed, and were done again elsewhere"],
+        ..CAPTURES
+    },
+    Case {
+        name: "virtio-gone-halfway",
+        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
+        later: &[(unfinished::WRITING, remove_disk_halfway)],
+        says: &[
+            "the capture failed",
+            "the slot's header could not be written",
+        ],
+        written: Written::Partition,
+        left: Some((Outcome::Writing, EpitaphKind::None)),
+        ..CASE
+    },
+    Case {
+        name: "nvme-gone-halfway",
+        disk: DiskBus::Nvme,
+        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
+        later: &[(unfinished::WRITING, remove_disk_halfway)],
+        says: &[
+            "the capture failed",
+            "the slot's header could not be written",
+        ],
+        written: Written::Partition,
+        left: Some((Outcome::Writing, EpitaphKind::None)),
+        ..CASE
+    },
+    Case {
+        // QEMU's card takes the block, fails to write it, and tells the guest nothing.
+        name: "sd-card-loses-block",
+        disk: DiskBus::Sdhci,
+        bad_byte: Some(12 << 20),
+        loses: true,
+        says: &["dump complete"],
+        ..CAPTURES
+    },
+    Case {
+        name: "sdhci-faults-that-pass",
+        disk: DiskBus::Sdhci,
+        script: &[ARMED, REGISTERS, PAUSE, CRASH],
+        later: &[(unfinished::WRITING, force_faults)],
+        says: &["dump complete"],
+        told: &["retries"],
+        ..CAPTURES
+    },
+    Case {
+        name: "sd-card-removed-halfway",
+        disk: DiskBus::Sdhci,
+        later: &[(unfinished::WRITING, remove_card_halfway)],
+        says: &[
+            "the card does not answer any more",
+            "the slot's header could not be written",
+        ],
+        written: Written::Partition,
+        left: Some((Outcome::Writing, EpitaphKind::None)),
+        ..CASE
     },
     Case {
         name: "nvme-silent-for-a-while",
@@ -462,6 +532,18 @@ pub fn play(name: &str, dist: &Dist, place: &Place) -> Result<String> {
             bail!("`kdraw list` shows no journal record:\n{list}");
         }
     }
+    if case.loses {
+        return unfinished::check_damaged(dist, place, &disk, &boot);
+    }
+    if !case.told.is_empty() {
+        run::quiet(Command::new(&dist.kdraw).arg("verify").arg(&disk.path))?;
+        let info = run::output(Command::new(&dist.kdraw).arg("info").arg(&disk.path))?;
+        for words in case.told {
+            if !info.contains(words) {
+                bail!("`kdraw info` lacks {words:?}:\n{info}");
+            }
+        }
+    }
     if case.bad_byte.is_some() {
         return unfinished::check_whole(dist, place, &disk, &boot);
     }
@@ -591,6 +673,34 @@ fn scenario(case: &Case) -> Scenario {
 fn stop_disk_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
     unfinished::wait_until_halfway(scene.disk)?;
     qemu.stop_disk()
+}
+
+fn remove_disk_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
+    unfinished::wait_until_halfway(scene.disk)?;
+    qemu.remove_disk()
+}
+
+fn remove_card_halfway(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
+    unfinished::wait_until_halfway(scene.disk)?;
+    qemu.remove_card()
+}
+
+/// Lets the SD host report, one after the other: a command without an answer, one with a garbled
+/// answer, data that does not come, garbled data. (SD Host Controller Simplified Specification
+/// 4.20, 2.2.22: whoever writes this register raises the errors.)
+fn force_faults(scene: &Scene<'_>, qemu: &mut Qemu) -> Result<()> {
+    const FORCE_EVENT: u64 = 0x50;
+    unfinished::wait_until_halfway(scene.disk)?;
+    let told = scene.boot.find("guest: registers 0x");
+    let told = told.context("the guest did not say where the registers are")?;
+    let address = told.text.trim_start_matches("guest: registers 0x").trim();
+    let registers = u64::from_str_radix(address, 16)?;
+    for bit in [16, 17, 20, 21] {
+        qemu.patch(registers + FORCE_EVENT, &[1 << bit])?;
+        // Time for the next request.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 /// An instruction that does not exist (Arm ARM C6.2, UDF).

@@ -145,6 +145,30 @@ pub fn check_whole(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Resu
     Ok(format!("{hole}; {coverage}; {pages} pages compared"))
 }
 
+/// Checks a dump of which the disk lost a block and said nothing: the tool must say so, and have
+/// the rest.
+///
+/// # Errors
+///
+/// What is not as it must be.
+pub fn check_damaged(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result<String> {
+    let output = Command::new(&dist.kdraw)
+        .arg("verify")
+        .arg(&disk.path)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    std::fs::write(place.file("verify.txt"), &*text)?;
+    ensure!(
+        output.status.code() == Some(1),
+        "`kdraw verify` ended with {}:\n{text}",
+        output.status
+    );
+    let damage = text.lines().find(|line| line.starts_with("  "));
+    let damage = damage.context("`kdraw verify` names no damage")?.trim();
+    let pages = check_extract(dist, place, disk, boot)?;
+    Ok(format!("{damage}; {pages} pages extracted, none differs"))
+}
+
 /// Extracts the dump; returns how many pages were in it.
 fn check_extract(dist: &Dist, place: &Place, disk: &Disk, boot: &Boot) -> Result<u64> {
     let folder = place.file("extracted");
