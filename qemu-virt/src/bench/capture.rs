@@ -54,6 +54,9 @@ pub mod measure {
     pub const PROGRAM: &str = "instructions_of_program";
 }
 
+/// MiB that Linux writes.
+const DD_MIB: u64 = 256;
+
 /// What a run measured, by name.
 pub type Sample = BTreeMap<String, f64>;
 
@@ -77,7 +80,7 @@ impl<'a> Prepared<'a> {
         let place = Place::new(out, row.mem, false)?;
         let room = row.mem + SLACK_MIB;
         let (dump, spare) = match row.tool {
-            Tool::Kdraw(_) => (room, 0),
+            Tool::Kdraw(_) | Tool::Dd => (room, 0),
             Tool::Kdump(_) => (64, room),
         };
         let disk = Disk::create(
@@ -103,6 +106,12 @@ impl<'a> Prepared<'a> {
                 let scratch = place.file("crash-initramfs");
                 kdump::image(&script, method, scenario.disk, dist, &kernel, &scratch)?
             }
+            Tool::Dd => init::image(
+                &(init::prologue(scenario.disk) + &dd_script()),
+                scenario.disk,
+                dist,
+                &kernel,
+            )?,
         }
         .write(&initramfs)?;
         Ok(Self {
@@ -172,6 +181,9 @@ impl Prepared<'_> {
             &self.place.console(),
             budget,
             &mut |line, _, qemu| {
+                if self.row.disk_limit > 0 && line.text.starts_with("guest: ready") {
+                    qemu.limit_disk(self.row.disk_limit)?;
+                }
                 if self.row.measure == Measure::Instructions {
                     count.watch(line, qemu, budget)?;
                 }
@@ -182,6 +194,7 @@ impl Prepared<'_> {
         match self.row.tool {
             Tool::Kdraw(options) => self.by_kdraw(options, &boot, disk, &mut sample)?,
             Tool::Kdump(_) => by_kdump(&boot, &mut sample)?,
+            Tool::Dd => by_dd(&boot, &mut sample)?,
         }
         if let Some(counted) = count.counted {
             // What a run with counted instructions takes says nothing of its time.
@@ -305,6 +318,31 @@ fn by_kdump(boot: &Boot, sample: &mut Sample) -> Result<()> {
     Ok(())
 }
 
+/// Returns what Linux does to measure a device: requests as large as it makes them, none of them
+/// cached.
+fn dd_script() -> String {
+    format!(
+        "echo 'guest: dd begins'\n\
+         step dd dd if=/dev/zero of=$dump bs=1M count={DD_MIB} oflag=direct\n\
+         poweroff -f\nsleep 60\n"
+    )
+}
+
+/// Reads how long Linux wrote.
+fn by_dd(boot: &Boot, sample: &mut Sample) -> Result<()> {
+    let (Some(begins), Some(ends), Some(0)) = (
+        boot.find("guest: dd begins"),
+        boot.find("guest: step dd "),
+        boot.steps.get("dd"),
+    ) else {
+        bail!("dd did not write; last: {}", boot.tail());
+    };
+    let us = (ends.at - begins.at).as_secs_f64() * 1e6;
+    let bytes = (DD_MIB << 20) as f64;
+    sample.insert(measure::WRITE_RATE.into(), bytes / us);
+    Ok(())
+}
+
 /// Returns how much memory the crashed kernel had: all System RAM but the crash region.
 fn evidence(boot: &Boot) -> f64 {
     let ranges = boot.system_ram.iter().map(|range| range.end - range.start);
@@ -336,7 +374,7 @@ fn scenario(row: &Row) -> Scenario {
         estimate: false,
         dump: match row.tool {
             Tool::Kdraw(options) => options,
-            Tool::Kdump(_) => DumpOptions::default(),
+            Tool::Kdump(_) | Tool::Dd => DumpOptions::default(),
         },
     }
 }
