@@ -82,6 +82,7 @@ pub extern "C" fn kdraw_work(number: usize) -> ! {
     let mut scratch = Scratch {
         raw,
         table: &mut table,
+        deflater: None,
     };
     let mut worker = Worker::at(office, number);
     loop {

@@ -41,10 +41,12 @@ use kdraw_boards::machine::Machine;
 use kdraw_format::addr::PhysRange;
 use kdraw_format::black_box::BLACK_BOX_CHUNK;
 use kdraw_format::checksum::Checksum;
-use kdraw_format::chunk::Kind;
+use kdraw_format::chunk::{Codec, Kind};
 use kdraw_format::plan::{Plan, Target};
 use kdraw_format::slot::{Epitaph, EpitaphKind, SlotHeader};
-use kdraw_format::working_memory::{CHUNK_STORED, NOTES, STORED_MORE, stored_buffers};
+use kdraw_format::working_memory::{
+    CHUNK_STORED, DEFLATE, NOTES, STORED_MORE, memory_needed, stored_buffers,
+};
 use kdraw_linux::elfcorehdr::{ElfCoreHdr, ElfCoreHdrError};
 use kdraw_linux::notes::merge_notes;
 use kdraw_pipeline::dump::{Dump, Ending, choose_slot, write_journal};
@@ -148,6 +150,10 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         // A disk that fails keeps its buffers.
         reserve.extend(buffers(&mut arena).take(FALLBACK_BUFFERS));
     }
+    let packs_by_deflate = [plan.codec, plan.line_codec].contains(&Codec::Deflate);
+    let deflate = packs_by_deflate
+        .then(|| memory_to_deflate(&mut arena, evidence))
+        .flatten();
     let room = arena.left();
     let notes = arena.bytes(NOTES as usize).unwrap_or_default();
     let merged = merge_notes(&header, &evidence, notes);
@@ -171,6 +177,7 @@ fn capture(entry: &EntryState) -> Result<(), Refusal> {
         dump_id: dump_id(&plan.seed),
         arena,
         room,
+        deflate,
         memory: None,
     };
     let mut done = Ok(());
@@ -229,6 +236,7 @@ struct Scene<'a> {
     arena: Arena,
     /// Bytes of working memory that there were for the capture.
     room: u64,
+    deflate: Option<&'static mut [u64]>,
     memory: Option<pages::Memory>,
 }
 
@@ -296,8 +304,13 @@ impl Scene<'_> {
             true => 0,
             false => self.plan.level,
         };
-        // A line is slower than one CPU.
-        let alone = matches!(way, Way::Line(_));
+        let codec = match way {
+            Way::Disk(_) => self.plan.codec,
+            Way::Line(_) => self.plan.line_codec,
+        };
+        // A line is slower than one CPU, and one has memory to deflate.
+        let deflates = codec == Codec::Deflate && self.deflate.is_some();
+        let alone = deflates || matches!(way, Way::Line(_));
         let dump = Dump::begin(&mut partition, slot, &old, self.dump_id, level)?;
         epitaph::prepare(Grave {
             way,
@@ -311,7 +324,7 @@ impl Scene<'_> {
             dump,
             account,
             evidence,
-            move |dump: &mut Dump<'_, '_>| self.prepare_pages(dump, alone, deadline),
+            move |dump: &mut Dump<'_, '_>| self.prepare_pages(dump, codec, alone, deadline),
             phases,
         )?;
         say!(
@@ -328,6 +341,7 @@ impl Scene<'_> {
     fn prepare_pages(
         &mut self,
         dump: &mut Dump<'_, '_>,
+        codec: Codec,
         alone: bool,
         deadline: Deadline,
     ) -> (Pages<'_>, Cpus) {
@@ -355,6 +369,8 @@ impl Scene<'_> {
         let pages = Pages {
             evidence,
             memory,
+            codec,
+            deflate: self.deflate.as_deref_mut(),
             alone,
             plan: self.plan,
             deadline,
@@ -388,6 +404,16 @@ fn introduce(entry: &EntryState, machine: &Machine<'_>) {
 /// Carves buffers for chunks, as many as there is memory for.
 fn buffers(arena: &mut Arena) -> impl Iterator<Item = DmaBuffer> {
     core::iter::from_fn(|| arena.dma(CHUNK_STORED as usize))
+}
+
+/// Carves memory for Deflate, if what one CPU needs is left.
+fn memory_to_deflate(arena: &mut Arena, evidence: &Evidence) -> Option<&'static mut [u64]> {
+    let left = arena.left().checked_sub(DEFLATE)?;
+    if left < memory_needed(1, evidence.total()).least {
+        say!("no memory for deflate: LZ4 packs");
+        return None;
+    }
+    bytemuck::try_cast_slice_mut(arena.bytes(DEFLATE as usize)?).ok()
 }
 
 /// Writes the dump in its order of worth: black box, memory map, notes, log, pages, and the end.

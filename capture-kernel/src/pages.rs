@@ -10,6 +10,7 @@ use kdraw_linux::classify::{DumpLevel, PageClass};
 use kdraw_linux::elfcorehdr::MAX_RANGES;
 use kdraw_pipeline::assembly::{Assembly, Recipe};
 use kdraw_pipeline::crew::Nobody;
+use kdraw_pipeline::deflate::Deflater;
 use kdraw_pipeline::dump::{Dump, PagesEnded};
 use kdraw_pipeline::fit;
 use kdraw_pipeline::lz4::Table;
@@ -66,6 +67,10 @@ pub struct Pages<'a> {
     pub evidence: &'a Evidence,
     /// Memory to work in.
     pub memory: &'a mut Memory,
+    /// How they are packed.
+    pub codec: Codec,
+    /// What Deflate works in; without it, LZ4 packs.
+    pub deflate: Option<&'a mut [u64]>,
     /// Whether other CPUs take no part.
     pub alone: bool,
     /// What is wanted.
@@ -85,6 +90,8 @@ impl Pages<'_> {
         let Self {
             evidence,
             memory,
+            codec,
+            deflate,
             alone,
             plan,
             deadline,
@@ -126,13 +133,14 @@ impl Pages<'_> {
         };
         // Without memory to pack in, nothing is packed.
         let codec = match memory.raw {
-            Some(_) => plan.codec,
+            Some(_) => codec,
             None => Codec::Raw,
         };
         let mut table = Table::new();
         let mut scratch = Scratch {
             raw: memory.raw.as_deref_mut().unwrap_or_default(),
             table: &mut table,
+            deflater: deflate.and_then(Deflater::new),
         };
         let mut work = |task: &mut Task| {
             task.run::<SingleAccess>(&mut scratch, evidence);

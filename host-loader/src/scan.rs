@@ -435,10 +435,7 @@ impl Scan {
             part.chunks = part.chunks.saturating_add(1);
             part.stored_bytes = part.stored_bytes.saturating_add(header.chunk_len.into());
         }
-        let codec = match header.codec {
-            Codec::Raw => "raw",
-            Codec::Lz4 => "lz4",
-        };
+        let codec = header.codec.name();
         match self.codecs.iter_mut().find(|(name, _)| *name == codec) {
             Some((_, chunks)) => *chunks = chunks.saturating_add(1),
             None => self.codecs.push((codec, 1)),
@@ -618,6 +615,16 @@ mod tests {
         block
     }
 
+    /// So many bytes of 7, by somebody else's Deflate.
+    fn deflated(len: usize) -> Vec<u8> {
+        use flate2::{Compress, Compression, FlushCompress};
+        let mut stream = Vec::with_capacity(100);
+        Compress::new(Compression::fast(), false)
+            .compress_vec(&vec![7; len], &mut stream, FlushCompress::Finish)
+            .unwrap();
+        stream
+    }
+
     /// Scans a slot of these chunks: codec, runs, data as stored, its raw length.
     fn scanned(chunks: &[(Codec, &[Run], &[u8], usize)]) -> (Scan, DumpPartition) {
         let folder = tempfile::tempdir().unwrap();
@@ -702,17 +709,23 @@ mod tests {
             (Codec::Lz4, &[stored(0x40001), filled], &short, 4096),
             (Codec::Lz4, &[stored(0x40002)], &[0xff; 300], 4096),
             (Codec::Lz4, &[stored(0x40003)], &whole, 4096),
+            (Codec::Deflate, &[stored(0x40010)], &deflated(4096), 4096),
+            (Codec::Deflate, &[stored(0x40011)], &deflated(4095), 4096),
+            (Codec::Deflate, &[stored(0x40012)], &deflated(4097), 4096),
+            (Codec::Deflate, &[stored(0x40013)], &[0xff; 300], 4096),
         ]);
         assert_eq!(
             scan.stored.ranges(),
-            [(0x40000, 0x40001), (0x40003, 0x40004)]
+            [(0x40000, 0x40001), (0x40003, 0x40004), (0x40010, 0x40011)]
         );
         assert_eq!(scan.filled.ranges(), [(0x50000, 0x50001)]);
-        assert_eq!(scan.lost_frames.ranges(), [(0x40001, 0x40003)]);
-        assert_eq!((scan.chunks, scan.lost.len()), (4, 2));
-        for lost in &scan.lost {
-            assert!(lost.why.contains("LZ4"), "{lost:?}");
-            assert_eq!(lost.frames, Some(1));
-        }
+        assert_eq!(
+            scan.lost_frames.ranges(),
+            [(0x40001, 0x40003), (0x40011, 0x40014)]
+        );
+        assert_eq!(scan.chunks, 8);
+        let by = |codec| move |lost: &&Lost| lost.why.contains(codec) && lost.frames == Some(1);
+        let lost = |codec| scan.lost.iter().filter(by(codec)).count();
+        assert_eq!((lost("LZ4"), lost("Deflate"), scan.lost.len()), (2, 3, 5));
     }
 }

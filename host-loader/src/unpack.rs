@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use flate2::{Decompress, FlushDecompress, Status};
 use kdraw_format::chunk::{ChunkHeader, Codec};
 use lz4_flex::block::{DecompressError, decompress_into};
 
@@ -11,6 +12,9 @@ pub enum UnpackError {
     /// It is no LZ4 block.
     #[error("LZ4 data that cannot be unpacked: {0}")]
     Lz4(DecompressError),
+    /// It is no Deflate stream of the length that the header says.
+    #[error("Deflate data that does not unpack to {0} bytes")]
+    Deflate(usize),
     /// It is shorter than the header says.
     #[error("LZ4 data that unpacks to {found} bytes, expected {expected}")]
     Length {
@@ -35,6 +39,17 @@ pub fn unpack<'a>(header: &ChunkHeader, stored: &'a [u8]) -> Result<Cow<'a, [u8]
             match found == expected {
                 true => Ok(Cow::Owned(raw)),
                 false => Err(UnpackError::Length { found, expected }),
+            }
+        }
+        Codec::Deflate => {
+            let expected = header.raw_len as usize;
+            let mut raw = vec![0; expected];
+            let mut inflate = Decompress::new(false);
+            match inflate.decompress(stored, &mut raw, FlushDecompress::Finish) {
+                Ok(Status::StreamEnd) if inflate.total_out() == expected as u64 => {
+                    Ok(Cow::Owned(raw))
+                }
+                _ => Err(UnpackError::Deflate(expected)),
             }
         }
     }

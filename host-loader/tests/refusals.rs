@@ -439,6 +439,7 @@ fn the_plan_is_for_this_target_and_never_over_a_file() {
     assert!(found.device_tree.is_unknown() && found.elfcorehdr.is_unknown());
     assert_eq!(found.hostname.as_str(), "board");
     assert_eq!((found.level, found.codec, found.cpus), (31, Codec::Lz4, 0));
+    assert_eq!(found.line_codec, Codec::Deflate);
     assert_eq!(system.kdraw(&plan).0, 3);
     assert!(bytes == fs::read(out).unwrap());
 }
@@ -454,6 +455,7 @@ fn the_plan_says_what_was_asked_for_but_a_plain_partition_gets_every_page() {
         let (code, text) = system.kdraw(&arguments);
         let plan = fs::read(out).ok().map(|bytes| {
             let plan = kdraw_format::plan::Plan::decode(&bytes).unwrap();
+            assert_eq!(plan.line_codec, Codec::Raw);
             (plan.level, plan.codec, plan.cpus)
         });
         (code, plan, text)

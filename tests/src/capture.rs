@@ -11,9 +11,10 @@ use kdraw_format::memory_map::{Fate, MapEntry};
 use kdraw_format::plan::Target;
 use kdraw_format::records::RecordWriter;
 use kdraw_format::slot::SlotHeader;
-use kdraw_format::working_memory::{CHUNK_RAW, DESKS_EACH};
+use kdraw_format::working_memory::{CHUNK_RAW, DEFLATE, DESKS_EACH};
 use kdraw_pipeline::assembly::{Assembly, Recipe};
 use kdraw_pipeline::crew::{Desk, Foreman, Office, Turn, Worker};
+use kdraw_pipeline::deflate::Deflater;
 use kdraw_pipeline::dump::{Dump, Ending, PagesEnded, choose_slot, write_journal};
 use kdraw_pipeline::lz4::{Portable, Table};
 use kdraw_pipeline::partition::{Partition, TargetError};
@@ -190,9 +191,11 @@ impl Capture {
         deadline: Deadline,
     ) -> Result<Result<(), PagesEnded>, TargetError> {
         let (mut raw, mut table) = (vec![0; CHUNK_RAW as usize], Table::new());
+        let mut memory = vec![0; DEFLATE as usize / size_of::<u64>()];
         let mut scratch = Scratch {
             raw: &mut raw,
             table: &mut table,
+            deflater: Deflater::new(&mut memory),
         };
         let mut work = |task: &mut Task| task.run::<Portable>(&mut scratch, &self.memory);
         let recipe = Recipe {
@@ -214,6 +217,7 @@ impl Capture {
         let mut scratch = Scratch {
             raw: &mut raw,
             table: &mut table,
+            deflater: None,
         };
         let mut worker = Worker::at(office, number);
         let mut done = 0;

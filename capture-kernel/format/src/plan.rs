@@ -23,10 +23,11 @@
 //! | 120 | 64 | host name, UTF-8, zero-padded |
 //! | 184 | 512 | device-tree path of the target's controller or PCI host bridge |
 //! | 696 | 1 | dump level, makedumpfile's bits 0 to 31 |
-//! | 697 | 1 | codec of page chunks: 0 raw, 1 LZ4 |
+//! | 697 | 1 | codec of page chunks on the partition, by its number in a chunk |
 //! | 698 | 2 | CPUs to use at most, 0: all |
 //! | 700 | 4 | NVMe: number of the namespace; 0: not NVMe |
-//! | 704 | 2 | card: 0 none, or to be identified from scratch; 1 SD, 2 eMMC |
+//! | 704 | 1 | card: 0 none, or to be identified from scratch; 1 SD, 2 eMMC |
+//! | 705 | 1 | codec of page chunks over the UART |
 //! | 706 | 2 | the card's relative address |
 //! | 708 | 512 | device-tree path of the UART that is the target, or the fallback if a partition is; empty: none |
 //! | 1220 | 2 × 520 | watchdogs: device-tree path of it or its PCI host bridge (512), empty: none; PCI as above (4); seconds until it resets the board, 0: not known (4) |
@@ -185,8 +186,10 @@ pub struct Plan {
     pub hostname: heapless::String<64>,
     /// Which pages are left out: makedumpfile's dump level, 0 to 31.
     pub level: u8,
-    /// How page chunks are packed.
+    /// How page chunks are packed on the partition.
     pub codec: Codec,
+    /// How page chunks are packed that go over the UART.
+    pub line_codec: Codec,
     /// How many CPUs the payload may use; 0: all.
     pub cpus: u16,
     /// Watchdogs that may run at the crash.
@@ -230,11 +233,12 @@ impl Plan {
             .u8(self.codec as u8)
             .u16(self.cpus)
             .u32(target.namespace)
-            .u16(match target.card {
+            .u8(match target.card {
                 None => 0,
                 Some(Card::Sd(_)) => 1,
                 Some(Card::Mmc(_)) => 2,
             })
+            .u8(self.line_codec as u8)
             .u16(match target.card {
                 None => 0,
                 Some(Card::Sd(rca) | Card::Mmc(rca)) => rca,
@@ -286,7 +290,8 @@ impl Plan {
         let controller = get.text(MAX_PATH);
         let (level, codec, cpus) = (get.u8(), get.u8(), get.u16());
         let namespace = get.u32();
-        let card = match (get.u16(), get.u16()) {
+        let (card, line_codec) = (get.u8(), get.u8());
+        let card = match (card, get.u16()) {
             (0, _) => None,
             (1, rca) => Some(Card::Sd(rca)),
             (2, rca) => Some(Card::Mmc(rca)),
@@ -299,7 +304,8 @@ impl Plan {
             timeout_s: get.u32(),
         });
         let named = |watchdog: &Watchdog| !watchdog.node.is_empty();
-        let codec = Codec::from_number(codec).ok_or(PlanError::Nonsense("codec"))?;
+        let [codec, line_codec] = [codec, line_codec]
+            .map(|codec| Codec::from_number(codec).ok_or(PlanError::Nonsense("codec")));
         if level > 31 {
             return Err(PlanError::Nonsense("dump level"));
         }
@@ -323,7 +329,8 @@ impl Plan {
             created,
             hostname,
             level,
-            codec,
+            codec: codec?,
+            line_codec: line_codec?,
             cpus,
             watchdogs: watchdogs.into_iter().filter(named).collect(),
         })
@@ -361,6 +368,7 @@ mod tests {
             hostname: heapless::String::try_from("böard").unwrap(),
             level: 31,
             codec: Codec::Lz4,
+            line_codec: Codec::Deflate,
             cpus: 3,
             watchdogs: [
                 Watchdog {

@@ -14,11 +14,12 @@
 //! The pipeline knows traits, not devices: [`ports`] says what it needs of a machine.
 //! [`partition`] is the one way to the target, and [`serial`] makes one of a serial line; [`dump`] writes one dump into a slot of it;
 //! [`plain`] writes the raw core of a plain partition beside it. [`task`] is the making of one
-//! chunk of pages, with [`lz4`] and [`frames`]; [`assembly`] is the first CPU's loop around it,
+//! chunk of pages, with [`lz4`], [`deflate`] and [`frames`]; [`assembly`] is the first CPU's loop around it,
 //! and [`crew`] how it and the others hand tasks to each other.
 
 pub mod assembly;
 pub mod crew;
+pub mod deflate;
 pub mod dump;
 pub mod fit;
 pub mod frames;

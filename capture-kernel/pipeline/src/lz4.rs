@@ -188,7 +188,7 @@ fn search<M: Unaligned>(
 
 /// Counts the low bytes that are 0 in the exclusive or of two words.
 #[inline(always)]
-fn equal_bytes(difference: u64) -> usize {
+pub(crate) fn equal_bytes(difference: u64) -> usize {
     (difference.trailing_zeros() >> 3) as usize
 }
 
@@ -324,7 +324,7 @@ fn write_length<M: Unaligned>(length: usize, mut output: &mut [u8]) -> Option<&m
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     extern crate std;
     use super::*;
     use proptest::prelude::*;
@@ -356,7 +356,7 @@ mod tests {
     }
 
     /// Numbers from nowhere: xorshift64.
-    fn noise(len: usize) -> Vec<u8> {
+    pub(crate) fn noise(len: usize) -> Vec<u8> {
         let mut state = 0x1234_5678_9abc_def1u64;
         core::iter::from_fn(|| {
             state ^= state << 13;
@@ -369,7 +369,7 @@ mod tests {
     }
 
     /// Records of 64 bytes as the kernel has them: a pointer, two small numbers, a name, zeros.
-    fn records(len: usize) -> Vec<u8> {
+    pub(crate) fn records(len: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         for number in 0u64.. {
             bytes.extend_from_slice(&(0xffff_8000_0000_0000 | (number * 2654435761)).to_le_bytes());

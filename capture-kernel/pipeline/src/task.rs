@@ -13,6 +13,7 @@ use kdraw_format::layout::BLOCK;
 use kdraw_format::working_memory::{CHUNK_RAW, CHUNK_STORED};
 use kdraw_linux::memory::PhysMem;
 
+use crate::deflate::Deflater;
 use crate::frames::filled_with;
 use crate::lz4::{self, Table, Unaligned};
 use crate::ports::{self, DmaBuffer};
@@ -118,12 +119,14 @@ pub(crate) fn append<const N: usize>(runs: &mut heapless::Vec<Run, N>, run: Run)
     }
 }
 
-/// What a CPU works with: room for [`CHUNK_RAW`] bytes of frames, and the compressor's table.
+/// What a CPU works with: room for [`CHUNK_RAW`] bytes of frames, and the compressors' memory.
 pub struct Scratch<'s> {
     /// Frames as they are read.
     pub raw: &'s mut [u8],
-    /// Where bytes were seen.
+    /// Where LZ4 saw bytes.
     pub table: &'s mut Table,
+    /// What Deflate works in; without it, what was to be packed by it is packed by LZ4.
+    pub deflater: Option<Deflater<'s>>,
 }
 
 /// What became of an order.
@@ -178,7 +181,7 @@ impl Task {
         let bytes = bytes.unwrap_or_default();
         self.product = Some(match self.order.codec {
             Codec::Raw => store(&self.order, bytes, memory),
-            Codec::Lz4 => pack::<U>(&self.order, bytes, scratch, memory),
+            Codec::Lz4 | Codec::Deflate => pack::<U>(&self.order, bytes, scratch, memory),
         });
     }
 
@@ -216,11 +219,15 @@ fn pack<U: Unaligned>(
         .and_then(|place| place.get_mut(..len))
         .ok_or(ChunkError::TooLarge)?;
     let most = len.saturating_sub(len / WORTH_PACKING);
-    let packed = place
-        .get_mut(..most)
-        .and_then(|place| lz4::compress::<U>(raw, place, scratch.table));
+    let room = place.get_mut(..most).ok_or(ChunkError::TooLarge)?;
+    let (codec, packed) = match &mut scratch.deflater {
+        Some(deflater) if order.codec == Codec::Deflate => {
+            (Codec::Deflate, deflater.compress::<U>(raw, room))
+        }
+        _ => (Codec::Lz4, lz4::compress::<U>(raw, room, scratch.table)),
+    };
     match packed {
-        Some(packed) => product(bytes, header_len, runs, Codec::Lz4, packed, len),
+        Some(packed) => product(bytes, header_len, runs, codec, packed, len),
         None => {
             place.copy_from_slice(raw);
             product(bytes, header_len, runs, Codec::Raw, len, len)

@@ -1,6 +1,7 @@
 //! A dump on a disk that is slow, out of order, full, broken or silent, made by one CPU or by
 //! many. The fake disk panics at a write outside of the partition.
 
+use flate2::{Decompress, FlushDecompress, Status};
 use kdraw_format::chunk::{Codec, Content, Kind, data_offset};
 use kdraw_format::layout::{JOURNAL_START, MIN_PARTITION, Superblock};
 use kdraw_format::slot::{Outcome, SlotHeader};
@@ -36,6 +37,8 @@ struct Found {
     lost: usize,
     /// Chunks that are compressed.
     packed: usize,
+    /// Chunks that are compressed by Deflate.
+    deflated: usize,
 }
 
 impl Found {
@@ -81,6 +84,16 @@ fn read(disk: &FakeDisk, superblock: &Superblock, index: u32) -> Found {
             Codec::Lz4 => {
                 found.packed += 1;
                 lz4_flex::block::decompress(data, header.raw_len as usize).unwrap()
+            }
+            Codec::Deflate => {
+                found.packed += 1;
+                found.deflated += 1;
+                let mut raw = vec![0; header.raw_len as usize];
+                let mut inflate = Decompress::new(false);
+                let status = inflate.decompress(data, &mut raw, FlushDecompress::Finish);
+                assert_eq!(status.unwrap(), Status::StreamEnd);
+                assert_eq!(inflate.total_out(), raw.len() as u64);
+                raw
             }
         };
         let mut data = unpacked.chunks_exact(FRAME);
@@ -200,7 +213,7 @@ fn any_number_of_cpus_makes_the_same_dump() {
         &[DiesAfter(1), Works],
         &[DiesAfter(0), DiesAfter(0), DiesAfter(2)],
     ];
-    for codec in [Codec::Raw, Codec::Lz4] {
+    for codec in [Codec::Raw, Codec::Lz4, Codec::Deflate] {
         for workers in crews {
             let mut disk = disk(&superblock);
             let capture = Capture {
@@ -221,7 +234,11 @@ fn any_number_of_cpus_makes_the_same_dump() {
             assert_eq!(told.frames, found.stored.len() as u64);
             assert_eq!(told.filled, found.filled.len() as u64);
             // Noise does not shrink, so those chunks are raw; the text frames do.
-            assert_eq!(found.packed > 0, codec == Codec::Lz4);
+            assert_eq!(found.packed > 0, codec != Codec::Raw);
+            // Only the first CPU has memory to deflate; what others pack, they pack by LZ4.
+            let alone = workers.is_empty() && codec == Codec::Deflate;
+            assert!(found.deflated == 0 || codec == Codec::Deflate);
+            assert!(!alone || found.deflated == found.packed);
             let raw = found.kinds.iter().filter(|kind| **kind == Kind::Pages);
             assert!(raw.count() > found.packed);
         }

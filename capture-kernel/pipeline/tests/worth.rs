@@ -51,6 +51,7 @@ fn dumped(kernel: &Kernel) -> Vec<Option<Class>> {
     let mut scratch = Scratch {
         raw: &mut raw,
         table: &mut table,
+        deflater: None,
     };
     let mut work = |task: &mut Task| task.run::<Portable>(&mut scratch, &kernel.ram);
     let mut nobody = Nobody;

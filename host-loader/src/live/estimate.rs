@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, PhysRange};
+use kdraw_format::chunk::Codec;
 use kdraw_linux::classify::{Classifier, DumpLevel, PageClass};
 use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::translate::VirtMem;
@@ -175,8 +176,10 @@ pub struct Estimate {
 /// What an estimate is made for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Which pages, how packed.
+    /// Which pages.
     pub options: DumpOptions,
+    /// How packed.
+    pub codec: Codec,
     /// CPUs that will work.
     pub cpus: u64,
     /// The partition holds a literally raw core.
@@ -227,8 +230,7 @@ impl Estimate {
                 Verdict::Disagrees => Vec::new(),
                 Verdict::Agrees | Verdict::NotPossible => census.readable(class, &known),
             };
-            let codec = request.options.compress.codec();
-            packed.add(&Packing::try_on(&kcore, &readable, codec), frames);
+            packed.add(&Packing::try_on(&kcore, &readable, request.codec), frames);
         }
         let beside = match request.plain {
             true => BESIDE_PLAIN_PAGES,

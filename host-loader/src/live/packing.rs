@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use kdraw_format::addr::{FRAME_SIZE, Pfn, PhysAddr};
 use kdraw_format::chunk::{Class, Codec, Content, data_offset};
 use kdraw_format::layout::BLOCK;
-use kdraw_format::working_memory::{CHUNK_RAW, CHUNK_STORED};
+use kdraw_format::working_memory::{CHUNK_RAW, CHUNK_STORED, DEFLATE};
 use kdraw_linux::memory::{PhysMem, Unreadable};
+use kdraw_pipeline::deflate::Deflater;
 use kdraw_pipeline::lz4::{Portable, Table};
 use kdraw_pipeline::ports::{DmaBuffer, Task as _};
 use kdraw_pipeline::task::{Order, Piece, Product, Scratch, TASK_FRAMES, Task};
@@ -55,6 +56,7 @@ impl Packing {
                 reading: Cell::default(),
             },
             table: Box::new(Table::new()),
+            deflate: vec![0; const { DEFLATE as usize / size_of::<u64>() }],
             raw: vec![0; CHUNK_RAW as usize],
             buffer: None,
             found: Self::default(),
@@ -147,6 +149,7 @@ impl<M: PhysMem> PhysMem for Timed<'_, M> {
 struct Packer<'m, M> {
     memory: Timed<'m, M>,
     table: Box<Table>,
+    deflate: Vec<u64>,
     raw: Vec<u8>,
     buffer: Option<DmaBuffer>,
     found: Packing,
@@ -162,6 +165,7 @@ impl<M: PhysMem> Packer<'_, M> {
         let mut scratch = Scratch {
             raw: &mut self.raw,
             table: &mut self.table,
+            deflater: Deflater::new(&mut self.deflate),
         };
         let mut task = Task::new(order.clone(), buffer);
         let (began, read_before) = (Instant::now(), self.memory.reading.get());

@@ -51,13 +51,18 @@ impl Wish {
         targets: Option<&Targets>,
     ) -> Result<Outlook, Error> {
         let options = self.dump_on(targets);
+        let partition = targets.and_then(|targets| targets.partition.as_ref());
+        let codec = match targets {
+            Some(_) if partition.is_none() => options.compress.line_codec(),
+            _ => options.compress.codec(),
+        };
         let request = Request {
             options,
-            cpus: cpus_at_work(elfcorehdr::cpus(notes), options.cpus),
+            codec,
+            cpus: cpus_at_work(elfcorehdr::cpus(notes), options.cpus, codec),
             plain: targets.is_some_and(Targets::is_plain),
         };
         let estimate = Estimate::of(system, evidence, &request)?;
-        let partition = targets.and_then(|targets| targets.partition.as_ref());
         Ok(Outlook::new(estimate, partition.map(Slot::of)))
     }
 
@@ -83,6 +88,7 @@ impl Wish {
             hostname: system.hostname(),
             level,
             codec: dump.compress.codec(),
+            line_codec: self.dump.compress.line_codec(),
             cpus: dump.cpus,
             watchdogs: watchdog::for_plan(watchdogs),
         })

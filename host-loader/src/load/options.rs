@@ -126,7 +126,7 @@ pub struct DumpArgs {
     /// +private, +free and +zero. What cannot be told apart with certainty is kept.
     #[arg(long, value_name = "LEVEL")]
     level: Option<DumpLevel>,
-    /// How pages are packed, lz4 by default; those that do not shrink are stored as they are.
+    /// How pages are packed, auto by default; those that do not shrink are stored as they are.
     #[arg(long, value_enum)]
     compress: Option<Compress>,
     /// CPUs that may work on the dump; 0, the default, for all.
@@ -165,26 +165,41 @@ pub struct DumpOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compress {
-    /// One LZ4 block per chunk.
+    /// LZ4 for a partition, Deflate for a serial line.
     #[default]
+    Auto,
+    /// LZ4, on all CPUs.
     Lz4,
+    /// Deflate, on one CPU: a third smaller, twenty times the work.
+    Deflate,
     /// Nothing.
     None,
 }
 
 impl Compress {
-    /// The codec that the plan names.
+    /// The codec that the plan names for a partition.
     pub fn codec(self) -> Codec {
         match self {
-            Self::Lz4 => Codec::Lz4,
+            Self::Auto | Self::Lz4 => Codec::Lz4,
+            Self::Deflate => Codec::Deflate,
             Self::None => Codec::Raw,
+        }
+    }
+
+    /// The codec that the plan names for a serial line.
+    pub fn line_codec(self) -> Codec {
+        match self {
+            Self::Auto => Codec::Deflate,
+            other => other.codec(),
         }
     }
 }
 
-/// How many of `cpus` CPUs work where a plan says `limit`; 0 stands for all.
-pub fn cpus_at_work(cpus: u64, limit: u16) -> u64 {
+/// How many of `cpus` CPUs work where a plan says `limit`, 0 standing for all, and `codec`.
+pub fn cpus_at_work(cpus: u64, limit: u16, codec: Codec) -> u64 {
     match limit {
+        // Only the first has memory for it.
+        _ if codec == Codec::Deflate => 1,
         0 => cpus,
         limit => cpus.min(limit.into()),
     }

@@ -43,8 +43,10 @@ pub struct Settings {
     pub hostname: String,
     /// Which pages are left out.
     pub level: DumpLevel,
-    /// How page chunks are packed.
+    /// How page chunks are packed on the partition.
     pub codec: Codec,
+    /// How page chunks are packed that go over the UART.
+    pub line_codec: Codec,
     /// CPUs to use at most; 0: all.
     pub cpus: u16,
     /// Watchdogs that may run.
@@ -161,7 +163,7 @@ impl Loadable {
         });
         let ram = machine.evidence.iter().map(PhysRange::len);
         let ram = ram.fold(0, u64::saturating_add);
-        let cpus = cpus_at_work(elfcorehdr::cpus(notes), plan.cpus);
+        let cpus = cpus_at_work(elfcorehdr::cpus(notes), plan.cpus, plan.codec);
         let work = WorkingMemory::new(machine.crash_region, &segments, ram, cpus);
         if work.room < work.need.least {
             return Err(Error::SmallRegion {
@@ -202,6 +204,7 @@ pub fn plan(payload: &Payload, device_tree: Seal, elfcorehdr: Seal, settings: Se
         hostname,
         level: settings.level.bits(),
         codec: settings.codec,
+        line_codec: settings.line_codec,
         cpus: settings.cpus,
         watchdogs: settings.watchdogs,
     }

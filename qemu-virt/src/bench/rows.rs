@@ -101,7 +101,7 @@ const MAKEDUMPFILE_0_THREADS: Tool = Tool::Kdump(Method {
 const fn kdraw(level: u8, compress: Compress) -> Tool {
     Tool::Kdraw(DumpOptions {
         level,
-        compress,
+        compress: Some(compress),
         cpus: 0,
     })
 }
@@ -120,8 +120,10 @@ impl Tool {
         match self {
             Self::Kdraw(options) => {
                 let packed = match options.compress {
-                    Compress::None => "raw",
-                    Compress::Lz4 => "LZ4",
+                    Some(Compress::None) => "raw",
+                    Some(Compress::Deflate) => "Deflate",
+                    // The tool's choice for a disk.
+                    Some(Compress::Lz4) | None => "LZ4",
                 };
                 format!("kdraw {} {packed}", options.level)
             }

@@ -209,9 +209,9 @@ pub struct DumpOptions {
     /// The dump level, makedumpfile's bits; a plain partition always gets every page.
     #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u8).range(0..=31))]
     pub level: u8,
-    /// How pages are packed.
-    #[arg(long, value_enum, default_value = "lz4")]
-    pub compress: Compress,
+    /// How pages are packed, if not as the tool decides.
+    #[arg(long, value_enum)]
+    pub compress: Option<Compress>,
     /// CPUs that may work on the dump; 0 for all.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub cpus: u16,
@@ -221,7 +221,7 @@ impl Default for DumpOptions {
     fn default() -> Self {
         Self {
             level: 31,
-            compress: Compress::Lz4,
+            compress: None,
             cpus: 0,
         }
     }
@@ -229,15 +229,13 @@ impl Default for DumpOptions {
 
 impl std::fmt::Display for DumpOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let compress = match self.compress {
-            Compress::Lz4 => "lz4",
-            Compress::None => "none",
-        };
-        write!(
-            f,
-            "--level {} --compress {compress} --cpus {}",
-            self.level, self.cpus
-        )
+        write!(f, "--level {} --cpus {}", self.level, self.cpus)?;
+        match self.compress {
+            Some(Compress::Lz4) => f.write_str(" --compress lz4"),
+            Some(Compress::Deflate) => f.write_str(" --compress deflate"),
+            Some(Compress::None) => f.write_str(" --compress none"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -247,6 +245,8 @@ impl std::fmt::Display for DumpOptions {
 pub enum Compress {
     /// LZ4.
     Lz4,
+    /// Deflate.
+    Deflate,
     /// Nothing.
     None,
 }

@@ -36,7 +36,8 @@ struct Image {
 }
 
 impl Image {
-    fn new() -> Self {
+    /// With page chunks that are packed by `codec`, where that makes them smaller.
+    fn new(codec: Codec) -> Self {
         const START: u64 = 1 << 20;
         let superblock = Superblock::new([0x5a; 16], START, MIN_PARTITION, 1, false).unwrap();
         let mut disk = FakeDisk::signed(START + MIN_PARTITION, &superblock);
@@ -44,7 +45,7 @@ impl Image {
         let unreadable = frames().filter(|frame| frame % 16 > 1).collect();
         let capture = Capture {
             memory: FakeMemory { unreadable },
-            codec: Codec::Lz4,
+            codec,
             ..Capture::new(1)
         };
         let header = capture.onto(&mut disk, &superblock).unwrap().unwrap();
@@ -98,7 +99,8 @@ fn reseal(chunk: &mut [u8]) {
 
 /// The reader of dumps, on a small dump that the input changes.
 ///
-/// The input: changes, each a byte and what it takes:
+/// The dump's page chunks are LZ4 blocks, or Deflate streams if the input begins with a byte of 128
+/// or more. The input: changes, each a byte and what it takes:
 ///
 /// | byte % 5 | change | takes |
 /// |--|--|--|
@@ -107,8 +109,12 @@ fn reseal(chunk: &mut [u8]) {
 /// | 3 | eight bytes of superblock A or a slot's header, resealed | the block (u8), which eight (u8), the value (u64) |
 /// | 4 | a byte anywhere, not resealed | its number (u32), the value (u8) |
 pub(crate) fn dump(data: &[u8]) {
-    static IMAGE: OnceLock<Mutex<Image>> = OnceLock::new();
-    let image = IMAGE.get_or_init(|| Mutex::new(Image::new()));
+    static IMAGES: [OnceLock<Mutex<Image>>; 2] = [const { OnceLock::new() }; 2];
+    let (image, codec) = match data.first() {
+        Some(128..) => (&IMAGES[1], Codec::Deflate),
+        _ => (&IMAGES[0], Codec::Lz4),
+    };
+    let image = image.get_or_init(|| Mutex::new(Image::new(codec)));
     let image = image.lock().unwrap();
     let mut bytes = image.whole.clone();
     let mut changed = Vec::new();
