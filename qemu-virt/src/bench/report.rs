@@ -44,6 +44,9 @@ pub struct RowReport {
     pub cpus: u32,
     pub fill_mib: u64,
     pub reserved: String,
+    /// Whether it ran under Debian's newest QEMU.
+    #[serde(default)]
+    pub newest_qemu: bool,
     /// What the crash kernel runs, if it is kdump.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
@@ -105,7 +108,7 @@ impl Machine {
             cpu: field("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: kib >> 20,
-            qemu: format!("{own}; for the group of CPUs, {newest}"),
+            qemu: format!("{own}; the newest, {newest}"),
             guest: format!(
                 "-M virt -cpu {GUEST_CPU}, TCG; disk: virtio-blk (mmio) on a file, where the row names no other"
             ),
@@ -137,6 +140,7 @@ impl RowReport {
             cpus: row.cpus,
             fill_mib: row.fill,
             reserved: row.reserved.into(),
+            newest_qemu: row.newest_qemu(),
             command: match row.tool {
                 Tool::Kdump(method) => Some(method.command.into()),
                 Tool::Kdraw(_) | Tool::Dd => None,
@@ -161,6 +165,7 @@ impl RowReport {
             cpus: 0,
             fill_mib: 0,
             reserved: String::new(),
+            newest_qemu: false,
             command: Some(command.into()),
             works: None,
             measures: BTreeMap::new(),
@@ -427,6 +432,11 @@ impl Report {
                 if index == 0 {
                     text += "|---|---|---|---|---|---|---|\n";
                 }
+            }
+            let newest = self.group(group).filter(|row| row.newest_qemu);
+            let newest: Vec<&str> = newest.map(|row| row.name.as_str()).collect();
+            if !newest.is_empty() {
+                let _ = writeln!(text, "\nUnder the newest QEMU: {}.", newest.join(", "));
             }
         }
         text += &self.disks();
