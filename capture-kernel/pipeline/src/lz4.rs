@@ -331,15 +331,22 @@ pub(crate) mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    /// Compresses into `room` bytes, with bytes behind them that must not change.
-    fn compressed(input: &[u8], room: usize, table: &mut Table) -> Option<Vec<u8>> {
+    /// What `compress` makes in `room` bytes, with bytes behind them that must not change.
+    pub(crate) fn made_in(
+        room: usize,
+        compress: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Option<Vec<u8>> {
         let mut output = vec![0xa5; room + 64];
-        let len = compress::<Portable>(input, &mut output[..room], table);
+        let len = compress(&mut output[..room]);
         assert!(output[room..].iter().all(|&byte| byte == 0xa5));
         let len = len?;
         assert!(len <= room);
         output.truncate(len);
         Some(output)
+    }
+
+    fn compressed(input: &[u8], room: usize, table: &mut Table) -> Option<Vec<u8>> {
+        made_in(room, |output| compress::<Portable>(input, output, table))
     }
 
     /// The most that a block can take: every byte a literal, and what is not used of the output.
@@ -383,6 +390,21 @@ pub(crate) mod tests {
         }
         bytes.truncate(len);
         bytes
+    }
+
+    /// Pieces, each of them repeated, and all of it twice.
+    pub(crate) fn repeated() -> impl Strategy<Value = Vec<u8>> {
+        let piece = (prop::collection::vec(any::<u8>(), 0..40), 1usize..400);
+        prop::collection::vec(piece, 0..60).prop_map(|pieces| {
+            let mut bytes = Vec::new();
+            for (piece, times) in &pieces {
+                for _ in 0..times.div_ceil(piece.len().max(1)) {
+                    bytes.extend_from_slice(piece);
+                }
+            }
+            bytes.extend_from_within(..);
+            bytes
+        })
     }
 
     #[test]
@@ -438,20 +460,9 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn anything_comes_back(
-            pieces in prop::collection::vec(
-                (prop::collection::vec(any::<u8>(), 0..40), 1usize..400),
-                0..60,
-            ),
+            input in repeated(),
             room in 0usize..20_000,
         ) {
-            // Each piece is repeated, and all of it comes twice.
-            let mut input = Vec::new();
-            for (piece, times) in &pieces {
-                for _ in 0..times.div_ceil(piece.len().max(1)) {
-                    input.extend_from_slice(piece);
-                }
-            }
-            input.extend_from_within(..);
             let mut table = Table::new();
             round_trip(&input, &mut table);
             compressed(&input, room, &mut table);

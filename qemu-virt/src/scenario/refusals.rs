@@ -138,6 +138,19 @@ const CAPTURES: Case = Case {
     ..CASE
 };
 
+/// The disk goes away behind its device, among the pages.
+const GONE_HALFWAY: Case = Case {
+    act: Some(|_, qemu| qemu.limit_disk(SLOW)),
+    later: &[(unfinished::WRITING, remove_disk_halfway)],
+    says: &[
+        "the capture failed",
+        "the slot's header could not be written",
+    ],
+    written: Written::Partition,
+    left: Some((Outcome::Writing, EpitaphKind::None)),
+    ..CASE
+};
+
 const CASES: &[Case] = &[
     Case {
         name: "load-unsigned",
@@ -303,28 +316,12 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "virtio-gone-halfway",
-        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
-        later: &[(unfinished::WRITING, remove_disk_halfway)],
-        says: &[
-            "the capture failed",
-            "the slot's header could not be written",
-        ],
-        written: Written::Partition,
-        left: Some((Outcome::Writing, EpitaphKind::None)),
-        ..CASE
+        ..GONE_HALFWAY
     },
     Case {
         name: "nvme-gone-halfway",
         disk: DiskBus::Nvme,
-        act: Some(|_, qemu| qemu.limit_disk(SLOW)),
-        later: &[(unfinished::WRITING, remove_disk_halfway)],
-        says: &[
-            "the capture failed",
-            "the slot's header could not be written",
-        ],
-        written: Written::Partition,
-        left: Some((Outcome::Writing, EpitaphKind::None)),
-        ..CASE
+        ..GONE_HALFWAY
     },
     Case {
         // QEMU's card takes the block, fails to write it, and tells the guest nothing.
