@@ -18,11 +18,13 @@
 //! - [`config`]: what the commands do where no option says otherwise.
 //! - With a board on a serial line: [`receive`] takes its dump into an image file.
 //! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
-//!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it.
+//!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it;
+//!   [`archive`] is where dumps are saved.
 //!
 //! What is on a partition is hostile until checked; nothing in here panics on it. Unsafe code
 //! stands in [`sys`] only.
 
+pub mod archive;
 pub mod ask;
 pub mod black_box;
 pub mod block;

@@ -11,6 +11,7 @@ use kdraw_format::walk::ReadAt;
 use crate::error::Error;
 use crate::source::{Access, Source};
 use crate::system::System;
+use crate::text;
 
 /// A kdraw partition that was found and opened.
 #[derive(Debug)]
@@ -62,11 +63,16 @@ impl DumpPartition {
         (0..superblock.slots).filter_map(move |index| superblock.slot(index))
     }
 
+    /// The slots with dumps that nobody has extracted.
+    pub fn waiting(&mut self) -> Vec<SlotPlace> {
+        let slots = self.slots();
+        slots.filter(|slot| !self.header(slot).is_free()).collect()
+    }
+
     /// How many slots a dump could go to without one being lost that nobody has extracted.
     pub fn free_slots(&mut self) -> u32 {
-        let slots = self.slots();
-        let free = slots.filter(|slot| self.header(slot).is_free());
-        u32::try_from(free.count()).unwrap_or(u32::MAX)
+        let slots = u32::try_from(self.slots().count()).unwrap_or(u32::MAX);
+        slots.saturating_sub(u32::try_from(self.waiting().len()).unwrap_or(u32::MAX))
     }
 
     /// The slot with a number.
@@ -135,6 +141,17 @@ impl DumpPartition {
             self.source.sync()?;
         }
         Ok(())
+    }
+
+    /// Marks a slot's dump as extracted, so that the slot is free.
+    ///
+    /// # Errors
+    /// As [`Self::write_header`].
+    pub fn mark_extracted(&mut self, slot: &SlotPlace) -> Result<(), Error> {
+        let mut header = self.header(slot);
+        header.extracted = Some(text::now());
+        header.generation = header.generation.saturating_add(1);
+        self.write_header(slot, &header)
     }
 
     /// Reads one record of the journal.

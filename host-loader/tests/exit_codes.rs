@@ -44,6 +44,14 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
     ("receive", 3, &["NONE"], |_| {}),
     ("reserve", 2, &["--size", "1M"], |_| {}),
     ("reserve", 3, &["--yes", "--dtb", "NONE"], |_| {}),
+    ("save", 1, &[], |s| {
+        let target = format!("target = {:?}\n", s.device());
+        s.put("etc/kdraw.conf", target);
+        common::dump(&s.device(), 1);
+    }),
+    ("save", 3, &[], |s| {
+        s.put("etc/kdraw.conf", "target = 'NONE'\n");
+    }),
     ("status", 1, &[], |_| {}),
     ("test", 1, &["--payload", "PAYLOAD"], |_| {}),
     ("test", 2, &["--crash", "--json"], |_| {}),

@@ -118,14 +118,7 @@ fn to_standard_output(
 
 fn choose(args: &Args, partition: &mut DumpPartition) -> Result<Vec<SlotPlace>> {
     let Some(index) = args.slot else {
-        let slots: Vec<_> = partition.slots().collect();
-        let mut waiting = Vec::new();
-        for slot in slots {
-            if !partition.header(&slot).is_free() {
-                waiting.push(slot);
-            }
-        }
-        return Ok(waiting);
+        return Ok(partition.waiting());
     };
     let slot = partition.slot(index)?;
     if partition.header(&slot).outcome == Outcome::Empty {
@@ -147,11 +140,8 @@ fn mark(args: &Args, partition: &mut DumpPartition, slot: &SlotPlace) -> Result<
         );
         return Ok(());
     }
-    let mut header = partition.header(slot);
-    header.extracted = Some(text::now());
-    header.generation = header.generation.saturating_add(1);
     partition
-        .write_header(slot, &header)
+        .mark_extracted(slot)
         .with_context(|| format!("slot {} was extracted, but not marked", slot.index))
 }
 
@@ -161,6 +151,13 @@ fn report(args: &Args, done: &Extracted) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(metadata)?);
         return Ok(());
     }
+    print(done);
+    Ok(())
+}
+
+/// Prints what came out of a dump.
+pub fn print(done: &Extracted) {
+    let metadata = &done.metadata;
     println!("{}", done.folder.display());
     println!(
         "  {:<10} {}, {} frames",
@@ -183,5 +180,4 @@ fn report(args: &Args, done: &Extracted) -> Result<()> {
     for loss in &metadata.losses {
         println!("  lost       {loss}");
     }
-    Ok(())
 }

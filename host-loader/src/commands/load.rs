@@ -44,6 +44,9 @@ pub struct Args {
     /// Checks and builds everything, but loads nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Waits so many seconds for the target's device, if it is not there yet.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u32,
 }
 
 /// Runs the command.
@@ -52,6 +55,7 @@ pub struct Args {
 /// Whatever would keep a capture from working.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let (destination, wish) = args.capture.wish(system)?;
+    destination.wait(system, args.wait);
     let machine = Machine::inspect(system).context("cannot load")?;
     let mut targets = wish.targets(system, &destination).context("cannot load")?;
     let payload = Payload::get(args.capture.payload.as_deref())?;

@@ -12,6 +12,7 @@ pub mod payload;
 pub mod plan;
 pub mod receive;
 pub mod reserve;
+pub mod save;
 pub mod status;
 pub mod test;
 pub mod unload;

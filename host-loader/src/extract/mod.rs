@@ -94,7 +94,7 @@ pub fn extract(
     if folder.symlink_metadata().is_ok() {
         return Err(ExtractError::Exists(folder));
     }
-    let partial = Partial::new(into.join(format!(".{name}.partial-{}", std::process::id())))?;
+    let partial = Partial::new(into.join(partial_name(&name)))?;
     let vmcore_path = partial.path.join(wanted.file_name());
     let file = create(&vmcore_path)?;
     let core = if wanted.flattened {
@@ -150,6 +150,14 @@ pub fn stream(
     let core = vmcore::write(partition, &scan, wanted, &mut sink, progress)?;
     Ok(metadata::losses(&scan, &core))
 }
+
+/// What a folder that is not whole yet, or not any more, is called.
+pub fn partial_name(name: &str) -> String {
+    format!(".{name}{PARTIAL}{}", std::process::id())
+}
+
+/// What stands between the name and the number of the process that is at work.
+pub const PARTIAL: &str = ".partial-";
 
 /// A folder that disappears again unless it is published.
 struct Partial {
@@ -212,7 +220,11 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .map_err(Error::io("write", path))
 }
 
-fn sync_folder(path: &Path) -> Result<(), Error> {
+/// Makes the names in a folder durable.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sync_folder(path: &Path) -> Result<(), Error> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(Error::io("flush", path))

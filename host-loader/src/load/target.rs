@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kdraw_format::layout::{LayoutError, START_UNKNOWN, Superblock};
 use kdraw_format::plan;
@@ -268,6 +269,18 @@ impl Destination {
             Self::Serial(_) => None,
         }
     }
+
+    /// Waits until there is such a device, at the most so many seconds: at boot some come late.
+    pub fn wait(&self, system: &System, seconds: u32) {
+        let path = match self {
+            Self::Partition(path) => path.clone(),
+            Self::Serial(name) => system.path(format!("/sys/class/tty/{name}")),
+        };
+        let (started, limit) = (Instant::now(), Duration::from_secs(seconds.into()));
+        while !path.exists() && started.elapsed() < limit {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
 }
 
 impl fmt::Display for Destination {
@@ -278,6 +291,9 @@ impl fmt::Display for Destination {
         }
     }
 }
+
+/// How often it is looked whether a device is there.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a serial line's name begins with.
 const SERIAL: &str = "serial:";
