@@ -20,6 +20,8 @@
 //! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
 //!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it;
 //!   [`archive`] is where dumps are saved.
+//! - Inside a dump, whatever holds it: [`dump`] opens it for [`kdraw_kernel`], which knows the
+//!   crashed kernel's symbols and types.
 //!
 //! What is on a partition is hostile until checked; nothing in here panics on it. Unsafe code
 //! stands in [`sys`] only.
@@ -35,6 +37,7 @@ pub mod config;
 pub mod controller;
 pub mod core_file;
 pub mod device_tree_blob;
+pub mod dump;
 pub mod error;
 pub mod exit;
 pub mod extract;

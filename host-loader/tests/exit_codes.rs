@@ -41,6 +41,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
     ("payload", 3, &["-o", "NONE/x"], |_| {}),
     ("plan", 2, &["-o", "NONE/x"], |_| {}),
     ("plan", 3, &["--target", "NONE", "-o", "NONE/x"], |_| {}),
+    ("read", 2, &["NONE", "panic", "0"], |_| {}),
+    ("read", 3, &["NONE", "panic"], |_| {}),
     ("receive", 3, &["NONE"], |_| {}),
     ("reserve", 2, &["--size", "1M"], |_| {}),
     ("reserve", 3, &["--yes", "--dtb", "NONE"], |_| {}),
@@ -53,6 +55,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
         s.put("etc/kdraw.conf", "target = 'NONE'\n");
     }),
     ("status", 1, &[], |_| {}),
+    ("sym", 2, &["NONE"], |_| {}),
+    ("sym", 3, &["NONE", "panic"], |_| {}),
     ("test", 1, &["--payload", "PAYLOAD"], |_| {}),
     ("test", 2, &["--crash", "--json"], |_| {}),
     ("unload", 3, &[], |s| {

@@ -25,7 +25,7 @@
 #[cfg(test)]
 extern crate std;
 
-mod bytes;
+pub mod bytes;
 pub mod classify;
 pub mod core_elf;
 mod dump_level;

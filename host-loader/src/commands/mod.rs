@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod convert;
+mod dump_args;
 pub mod estimate;
 pub mod extract;
 pub mod format;
@@ -10,10 +11,12 @@ pub mod list;
 pub mod load;
 pub mod payload;
 pub mod plan;
+pub mod read;
 pub mod receive;
 pub mod reserve;
 pub mod save;
 pub mod status;
+pub mod sym;
 pub mod test;
 pub mod unload;
 pub mod verify;

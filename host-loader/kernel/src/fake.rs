@@ -1,0 +1,53 @@
+//! Memory of a kernel that never ran.
+
+use std::collections::BTreeMap;
+
+use kdraw_format::addr::{KernelVirtAddr, PhysAddr};
+use kdraw_linux::layout::KernelLayout;
+use kdraw_linux::memory::{PhysMem, Unreadable};
+use kdraw_linux::translate::VirtMem;
+
+/// The image's address that offset 0 of [`Ram`] has.
+pub const VA: u64 = 0xffff_8000_8000_0000;
+const PA: u64 = 0x4000_0000;
+
+/// Sparse memory, by offset from the image's start: what was never put there is absent.
+#[derive(Default)]
+pub struct Ram {
+    pages: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Ram {
+    pub fn put(&mut self, at: u64, bytes: &[u8]) {
+        for (at, byte) in (at..).zip(bytes) {
+            let page = self.pages.entry(at / 4096).or_insert_with(|| vec![0; 4096]);
+            page[(at % 4096) as usize] = *byte;
+        }
+    }
+}
+
+impl PhysMem for Ram {
+    fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), Unreadable> {
+        for (at, byte) in (at.0..).zip(into) {
+            let offset = at.wrapping_sub(PA);
+            let page = self.pages.get(&(offset / 4096));
+            *byte = page.ok_or(Unreadable { at: PhysAddr(at) })?[(offset % 4096) as usize];
+        }
+        Ok(())
+    }
+}
+
+/// Its virtual memory. There are no page tables: the image's formula finds it.
+pub fn virt(ram: &Ram) -> VirtMem<&Ram> {
+    let layout = KernelLayout {
+        page_shift: 12,
+        va_bits: 48,
+        va_bits_actual: 48,
+        page_offset: 0xffff_0000_0000_0000,
+        phys_offset: 0,
+        kimage_voffset: VA - PA,
+        swapper_pg_dir: KernelVirtAddr(VA - 0x1000),
+        stext: KernelVirtAddr(VA + 0x10000),
+    };
+    VirtMem::new(ram, layout)
+}

@@ -1,0 +1,91 @@
+//! Which dump a command looks into.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use kdraw_kernel::{Kernel, Options};
+
+use crate::dump::Dump;
+use crate::system::System;
+
+/// The options.
+#[derive(clap::Args)]
+pub struct DumpArgs {
+    /// A vmcore, the folder of an extracted one, a dump partition's device, its disk, or an image
+    /// file of either.
+    pub dump: PathBuf,
+    /// On a dump partition: the slot; without it the one with the newest dump.
+    #[arg(long, value_name = "N")]
+    slot: Option<u32>,
+    /// Which of a disk's partitions, if several are signed.
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+    /// The System.map of a kernel before 6.0, which does not say where its symbols are.
+    #[arg(long, value_name = "FILE")]
+    system_map: Option<PathBuf>,
+}
+
+impl DumpArgs {
+    /// Opens the dump.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn open(&self, system: &System) -> Result<Dump> {
+        Dump::open(system, &self.dump, self.slot, self.partition)
+    }
+
+    /// Opens the dump and hands its kernel on.
+    ///
+    /// # Errors
+    /// If the kernel cannot be made out, and those of `work`.
+    pub fn with_kernel<T>(
+        &self,
+        system: &System,
+        work: impl FnOnce(&Kernel<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let dump = self.open(system)?;
+        let system_map = match &self.system_map {
+            Some(path) => Some(
+                std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
+            ),
+            None => None,
+        };
+        let (memory, notes) = (dump.memory()?, dump.notes()?);
+        let kernel = Kernel::open(&*memory, &notes, &Options { system_map })?;
+        work(&kernel)
+    }
+}
+
+/// An address: hexadecimal, with or without `0x`.
+///
+/// # Errors
+/// If it is none.
+pub fn address(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u64::from_str_radix(digits, 16).map_err(|_| format!("{text:?} is no hexadecimal address"))
+}
+
+/// Where something is: an address, or a symbol, either with `+0x…` bytes.
+///
+/// # Errors
+/// If the kernel has no such symbol.
+pub fn locate(kernel: &Kernel<'_>, text: &str) -> Result<u64> {
+    let (name, offset) = match text.split_once('+') {
+        Some((name, offset)) => (name, address(offset).map_err(anyhow::Error::msg)?),
+        None => (text, 0),
+    };
+    // A symbol may look like a number: `dead`, `add`.
+    let start = match kernel.symbol(name) {
+        Some(start) => start,
+        None => address(name).ok().with_context(|| unknown(kernel, name))?,
+    };
+    Ok(start.wrapping_add(offset))
+}
+
+/// What to say of a symbol that is not there.
+pub fn unknown(kernel: &Kernel<'_>, name: &str) -> String {
+    match kernel.symbols_trouble() {
+        Some(why) => format!("the kernel's symbols are not known: {why}"),
+        None => format!("the kernel has no symbol {name:?}, and it is no hexadecimal address"),
+    }
+}
