@@ -4,7 +4,9 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 
 use common::{kdraw, open};
 use kdraw_tests::capture::{LOG, REASON};
@@ -89,6 +91,28 @@ fn a_dump_is_extracted_once_and_the_slot_is_free_then() {
         run(&["extract", "--slot", "1", image_name, "-o", third]).0,
         3
     );
+}
+
+fn mode(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn what_holds_memory_is_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("p.img");
+    common::formatted(&image, 8 << 20, 2, false);
+    common::dump(&image, 7);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    kdraw(&["extract", &path("p.img"), "-o", &path("out")]);
+    let dump = folder.path().join("out/20261121T013930Z-07070707");
+    let vmcore = dump.join("vmcore").to_str().unwrap().to_owned();
+    let done = kdraw(&["convert", "--format", "elf", &vmcore, &path("elf")]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert_eq!((mode(&dump), mode(path("elf"))), (0o700, 0o600));
+    let files = fs::read_dir(&dump).unwrap();
+    let modes: Vec<u32> = files.map(|file| mode(file.unwrap().path())).collect();
+    assert_eq!(modes, [0o600; 3]);
 }
 
 #[test]

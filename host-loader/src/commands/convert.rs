@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -148,6 +149,8 @@ impl<'a> Unfinished<'a> {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
+            // Memory holds keys and passwords.
+            .mode(0o600)
             .open(path)
             .with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self {

@@ -207,7 +207,7 @@ impl Talk {
         match event {
             Event::Text(text) => {
                 for line in text.lines().filter(|line| !line.trim().is_empty()) {
-                    self.say(&format!("board: {}", line.trim_end()));
+                    self.say(&format!("board: {line}"));
                 }
             }
             Event::Begins { file, headless } => {

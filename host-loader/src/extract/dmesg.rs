@@ -7,6 +7,7 @@ use kdraw_linux::printk::PrintkLog;
 use kdraw_linux::translate::VirtMem;
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
+use crate::black_box::text;
 use crate::core_file::CoreFile;
 use crate::partition::DumpPartition;
 use crate::plain_core::{CoreWindow, core_len};
@@ -66,7 +67,9 @@ fn from_ring(memory: impl PhysMem, notes: &[u8]) -> Result<(Vec<u8>, u64), Strin
 fn without_ring(scan: &Scan, trouble: String) -> Log {
     let tail = scan.black_box.as_ref().map(|found| &found.log_tail);
     let (text, origin) = match tail {
-        _ if !scan.kernel_log.is_empty() => (scan.kernel_log.clone(), "kernel log chunks"),
+        _ if !scan.kernel_log.is_empty() => {
+            (text(&scan.kernel_log).into_bytes(), "kernel log chunks")
+        }
         Some(tail) if !tail.is_empty() => (tail.clone().into_bytes(), "black box"),
         _ => (Vec::new(), "none"),
     };
@@ -75,5 +78,20 @@ fn without_ring(scan: &Scan, trouble: String) -> Log {
         origin,
         unreadable: 0,
         trouble: Some(trouble),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_of_chunks_does_not_steer_the_terminal() {
+        let mut scan = Scan::default();
+        scan.kernel_log = b"[1.0] a\tb\n\x1b[2J\0\xffc\n".to_vec();
+        let log = without_ring(&scan, "lost".to_owned());
+        let text = String::from_utf8(log.text).unwrap();
+        assert_eq!(text, "[1.0] a\tb\n\u{fffd}[2J\u{fffd}c\n");
+        assert_eq!(log.origin, "kernel log chunks");
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! The order is: scan (every checksum is checked), lay out, write into a temporary folder, flush,
 //! rename, flush the parent; only then may the slot be marked. Nothing that exists is touched.
-//! What is damaged is left out and told.
+//! What is damaged is left out and told. Memory holds keys and passwords: folder and files are their
+//! owner's alone, whatever the umask.
 
 pub mod dmesg;
 pub mod dump_memory;
 pub mod metadata;
 pub mod vmcore;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use kdraw_format::layout::SlotPlace;
@@ -167,7 +169,10 @@ struct Partial {
 
 impl Partial {
     fn new(path: PathBuf) -> Result<Self, Error> {
-        fs::create_dir(&path).map_err(Error::io("make", &path))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(Error::io("make", &path))?;
         Ok(Self {
             path,
             published: false,
@@ -209,6 +214,7 @@ fn create(path: &Path) -> Result<File, Error> {
         .read(true)
         .write(true)
         .create_new(true)
+        .mode(0o600)
         .open(path)
         .map_err(Error::io("make", path))
 }

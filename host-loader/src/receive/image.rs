@@ -5,7 +5,7 @@
 //! first one that names its place, and the chunks come in their order of worth.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use kdraw_format::addr::PartOffset;
@@ -77,6 +77,8 @@ impl Image {
             .write(true)
             .create(true)
             .truncate(false)
+            // Memory holds keys and passwords.
+            .mode(0o600)
             .open(path)
             .map_err(Error::io("open", path))?;
         let found = file.metadata().map_err(Error::io("measure", path))?.len();
@@ -233,4 +235,20 @@ impl Image {
 fn signature(dump_id: [u8; 16], slot: u64) -> Option<Superblock> {
     let len = DATA_START.checked_add(slot)?.checked_add(BLOCK as u64)?;
     Superblock::new(dump_id, START_UNKNOWN, len, 1, false).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_received_is_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d.img");
+        Image::open(&path, [7; 16]).unwrap();
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }

@@ -13,7 +13,7 @@ use kdraw_link::frame::{Deframer, Frame, MAX_WIRE};
 use kdraw_link::receiver::{Heard, Receiver};
 use kdraw_link::tape::{BLOCK, Reader, Record, Step};
 
-use crate::black_box::BlackBox;
+use crate::black_box::{BlackBox, text as printable};
 use image::{Image, ImageError, short};
 
 /// The longest piece of console text between two frames that is shown, in bytes.
@@ -210,9 +210,35 @@ impl Reception {
     }
 }
 
-/// A piece between frames, if it can be shown.
+/// A piece between frames, if it is text; a board's colours and the like do not reach the terminal.
 fn shown(stretch: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(stretch).ok()?;
     let plain = |found: char| !found.is_control() || matches!(found, '\n' | '\r' | '\t' | '\x1b');
-    (text.len() >= MIN_TEXT && text.chars().all(plain)).then(|| text.to_owned())
+    if text.len() < MIN_TEXT || !text.chars().all(plain) {
+        return None;
+    }
+    let lines = text
+        .lines()
+        .map(|line| printable(line.trim_end().as_bytes()));
+    Some(lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn console_text_is_shown_without_what_steers_a_terminal() {
+        for (said, expected) in [
+            ("ok\tdone  \r\nnext\n", Some("ok\tdone\nnext")),
+            ("\x1b[2J\x1b]0;x", Some("\u{fffd}[2J\u{fffd}]0;x")),
+            ("100 %\r50 %", Some("100 %\u{fffd}50 %")),
+            ("größer", Some("größer")),
+            ("ok", None),
+            ("beep\x07", None),
+        ] {
+            assert_eq!(shown(said.as_bytes()).as_deref(), expected, "{said:?}");
+        }
+        assert_eq!(shown(b"\xff\xfe\xfd\xfc"), None);
+    }
 }
