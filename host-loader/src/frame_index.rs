@@ -132,6 +132,36 @@ impl FrameIndex {
         self.extents.shrink_to_fit();
     }
 
+    /// Takes filled frames only as far as they are in `within`, and the first `most` of them;
+    /// returns how many are left out. The index must be tidy: extents that overlap would multiply.
+    pub fn limit_filled(&mut self, within: Option<&FrameSet>, most: u64) -> u64 {
+        let (mut kept, mut found) = (0u64, 0u64);
+        let mut extents = Vec::with_capacity(self.extents.len());
+        for extent in std::mem::take(&mut self.extents) {
+            if matches!(extent.place, Place::Stored { .. }) {
+                extents.push(extent);
+                continue;
+            }
+            found = found.saturating_add(extent.frames.into());
+            let (first, end) = (extent.first.0, extent.end());
+            let whole = within.is_none().then_some((first, end));
+            let parts = within.map(|within| within.overlapping(first, end));
+            for (first, end) in parts.into_iter().flatten().chain(whole) {
+                let room = most.saturating_sub(kept);
+                let frames = end.saturating_sub(first).min(room) as u32; // of those of `extent`
+                if frames > 0 {
+                    kept = kept.saturating_add(frames.into());
+                    extents.push(Extent {
+                        frames,
+                        ..extent.from(first)
+                    });
+                }
+            }
+        }
+        self.extents = extents;
+        found.saturating_sub(kept)
+    }
+
     /// What is known of a frame: the extent from there on.
     pub fn find(&self, pfn: Pfn) -> Option<Extent> {
         let after = self.extents.partition_point(|extent| extent.first <= pfn);
@@ -204,5 +234,33 @@ mod tests {
         }
         index.forget(|chunk, _| (chunk == 1).then_some(()));
         assert_eq!(index.find(Pfn(0x106)), None);
+    }
+
+    #[test]
+    fn filled_frames_are_those_of_the_machine_and_not_without_number() {
+        let mut ram = FrameSet::default();
+        ram.add(Pfn(0x100), 0x10);
+        ram.add(Pfn(0x200), 0x10);
+        ram.tidy();
+        for (within, most, expected, kept) in [
+            (
+                Some(&ram),
+                u64::MAX,
+                &[(0x80, 4), (0x104, 12), (0x200, 16)][..],
+                28,
+            ),
+            (Some(&ram), 14, &[(0x80, 4), (0x104, 12), (0x200, 2)], 14),
+            (None, 20, &[(0x80, 4), (0x104, 20)], 20),
+        ] {
+            let mut index = FrameIndex::default();
+            index.add(&run(0x80, 4, Content::Stored), 0, 0);
+            index.add(&run(0x104, u32::MAX, Content::Filled(0)), 0, 0);
+            index.tidy();
+            let found = index.limit_filled(within, most);
+            let extents = index.extents().iter();
+            let extents: Vec<_> = extents.map(|it| (it.first.0, it.frames)).collect();
+            assert_eq!(extents, expected, "{most}");
+            assert_eq!(found, u64::from(u32::MAX) - kept);
+        }
     }
 }

@@ -31,6 +31,9 @@ const MAX_SMALL: usize = 64 << 20;
 /// The most entries of the memory map that are kept, give or take a chunk of them.
 const MAX_MAP: usize = 64 << 10;
 
+/// The most frames that are known by what they are filled with: 1 TiB of memory.
+const MAX_FILLED: u64 = 1 << 28;
+
 /// A part of the stream that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
@@ -196,6 +199,7 @@ impl Scan {
         }
         scan.header = header;
         scan.index.tidy();
+        scan.limit_filled();
         scan.stored = scan
             .index
             .frames(|place| matches!(place, Place::Stored { .. }));
@@ -317,6 +321,20 @@ impl Scan {
                 _ => &mut self.payload_log,
             };
             append(text, &data);
+        }
+    }
+
+    /// Sixteen bytes in a chunk's header can tell of 2^32 filled frames, each of which costs a vmcore
+    /// its descriptor: only frames of the crashed kernel's memory count, and not without number.
+    fn limit_filled(&mut self) {
+        let ram = (!self.memory_map.is_empty()).then(|| self.promised());
+        let left_out = self.index.limit_filled(ram.as_ref(), MAX_FILLED);
+        if left_out > 0 {
+            let why = format!(
+                "{left_out} frames that are told to be filled with one byte are outside of the \
+                 memory map, or more than {MAX_FILLED}"
+            );
+            self.lose(0, self.stream_len, why, Some(left_out));
         }
     }
 
