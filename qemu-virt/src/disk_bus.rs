@@ -131,8 +131,8 @@ impl DiskBus {
         // QEMU's host has 52 MHz to divide: as much as eMMC may have, more than SD. Of a board's
         // host the payload does not know what is divided.
         let (kind, clock) = match self {
-            Self::Emmc => ("eMMC", "52000 kHz, SDHCI 2.00"),
-            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio => ("SD card", "26000 kHz, SDHCI 2.00"),
+            Self::Emmc => ("eMMC", "52.0 MHz, SDHCI 2.00"),
+            Self::Sdhci | Self::SdhciSdma | Self::SdhciPio => ("SD card", "26.0 MHz, SDHCI 2.00"),
             _ => ("SD card", ""),
         };
         let how = match identify_card {

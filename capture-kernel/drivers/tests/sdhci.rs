@@ -76,18 +76,18 @@ fn cards_are_identified_and_run_as_fast_as_is_safe() {
     let qemu: fn(Model) -> _ = Controller::new;
     let version_3: fn(Model) -> _ = Controller::version_3;
     let table = [
-        (Model::SdV1, qemu, 2 << 20, "SD card", "4 bit at 13000 kHz"),
-        (Model::SdV2, qemu, 2 << 20, "SD card", "4 bit at 26000 kHz"),
-        (Model::Sdhc, qemu, 16 << 20, "SD card", "4 bit at 26000 kHz"),
+        (Model::SdV1, qemu, 2 << 20, "SD card", "4 bit at 13.0 MHz"),
+        (Model::SdV2, qemu, 2 << 20, "SD card", "4 bit at 26.0 MHz"),
+        (Model::Sdhc, qemu, 16 << 20, "SD card", "4 bit at 26.0 MHz"),
         (
             Model::Sdhc3,
             version_3,
             16 << 20,
             "SD card",
-            "4 bit at 50000 kHz",
+            "4 bit at 50.0 MHz",
         ),
-        (Model::Mmc, qemu, 8 << 20, "eMMC", "4 bit at 52000 kHz"),
-        (Model::Mmc, version_3, 8 << 20, "eMMC", "8 bit at 50000 kHz"),
+        (Model::Mmc, qemu, 8 << 20, "eMMC", "4 bit at 52.0 MHz"),
+        (Model::Mmc, version_3, 8 << 20, "eMMC", "8 bit at 50.0 MHz"),
     ];
     for (model, make, blocks, kind, bus) in table {
         let controller = make(model);
@@ -111,25 +111,25 @@ fn a_bus_is_no_faster_or_wider_than_card_host_and_board_allow() {
             Model::Sdhc,
             no_spoil,
             Setup { width: 1, ..SETUP },
-            "1 bit at 26000",
+            "1 bit at 26.0",
         ),
         (
             Model::Mmc,
             no_spoil,
             Setup { width: 1, ..SETUP },
-            "1 bit at 52000",
+            "1 bit at 52.0",
         ),
         (
             Model::Sdhc,
             |it| it.card.four_lines = false,
             SETUP,
-            "1 bit at 26000",
+            "1 bit at 26.0",
         ),
         (
             Model::Sdhc,
             |it| it.card.knows_high_speed = false,
             SETUP,
-            "4 bit at 13000",
+            "4 bit at 13.0",
         ),
         (
             Model::Sdhc,
@@ -138,7 +138,7 @@ fn a_bus_is_no_faster_or_wider_than_card_host_and_board_allow() {
                 broken: capability::HIGH_SPEED,
                 ..SETUP
             },
-            "4 bit at 13000",
+            "4 bit at 13.0",
         ),
         (
             Model::Sdhc,
@@ -147,7 +147,7 @@ fn a_bus_is_no_faster_or_wider_than_card_host_and_board_allow() {
                 max_clock_hz: 10_000_000,
                 ..SETUP
             },
-            "4 bit at 6500",
+            "4 bit at 6.5",
         ),
         // Half the clock that is there, if the board says that it is double.
         (
@@ -157,7 +157,7 @@ fn a_bus_is_no_faster_or_wider_than_card_host_and_board_allow() {
                 base_clock_hz: 104_000_000,
                 ..SETUP
             },
-            "4 bit at 26000",
+            "4 bit at 26.0",
         ),
     ];
     for (model, spoil, setup, bus) in table {
@@ -179,7 +179,7 @@ fn ddr_is_used_where_the_lines_have_its_voltage() {
     controller.borrow_mut().words[0x3c / 4] = 1 << 19;
     let mut device = up(&controller);
     assert!(
-        describe(&device).contains("8 bit at 50000 kHz DDR"),
+        describe(&device).contains("8 bit at 50.0 MHz DDR"),
         "{}",
         describe(&device)
     );
@@ -422,7 +422,7 @@ fn a_card_taken_over_that_garbles_is_identified_from_scratch() {
     write_and_read(&controller, &mut device, 3, 4096);
     let text = describe(&device);
     assert!(
-        text.contains("identified from scratch, 4 bit at 25000 kHz"),
+        text.contains("identified from scratch, 4 bit at 25.0 MHz"),
         "{text}"
     );
     assert!(controller.borrow().card.heard.contains(&141));

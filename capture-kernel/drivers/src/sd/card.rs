@@ -653,11 +653,13 @@ impl<H: Host, C: Clock> BlockDevice for Card<H, C> {
             false => "identified from scratch",
         };
         let bus = self.host.bus();
+        let tenths = bus.clock_hz / 100_000;
         write!(
             out,
-            "{kind} {how}, {} bit at {} kHz",
+            "{kind} {how}, {} bit at {}.{} MHz",
             bus.width,
-            bus.clock_hz / 1000
+            tenths / 10,
+            tenths % 10
         )?;
         if bus.ddr {
             out.write_str(" DDR")?;
