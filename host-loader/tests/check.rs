@@ -304,6 +304,16 @@ fn each_requirement_turns_red_with_its_reason_and_its_fix() {
             },
         ),
         (
+            &["crash region", "loaded"],
+            "nothing can be loaded there",
+            "kdraw load --dry-run",
+            |b| {
+                b.system
+                    .put("sys/devices/system/cpu/cpu0/crash_notes", "none\n");
+                b.system.put("sys/kernel/kexec_crash_loaded", "0\n");
+            },
+        ),
+        (
             &["device tree"],
             "not booted with a device tree",
             "acpi=off",
@@ -494,9 +504,18 @@ fn what_works_with_less_is_amber_and_what_was_not_asked_for_is_green() {
                 b.system.put(&format!("{folder}/crash_notes_size"), "424\n");
             }
         }),
-        ("amber", "console", "says nothing while it runs", |b| {
-            patch_tree(b, "arm,pl011", "arm,pl999");
+        ("amber", "crash region", "unknown", |b| {
+            b.system
+                .put("sys/devices/system/cpu/cpu0/crash_notes", "none\n");
         }),
+        (
+            "amber",
+            "console",
+            "nothing of the dump is lost by it",
+            |b| {
+                patch_tree(b, "arm,pl011", "arm,pl999");
+            },
+        ),
         ("amber", "room", "no estimate is possible", |b| {
             b.remove("proc/kcore")
         }),

@@ -39,6 +39,10 @@ pub fn device_tree(facts: &Facts<'_>) -> Judgement {
     }
 }
 
+/// What a capture without a console lacks, and why that is not worse.
+const SILENT: &str = "a capture says nothing while it runs, and nothing of the dump is lost by it: \
+                      what it would have said is in the dump";
+
 /// The payload has a console.
 pub fn console(facts: &Facts<'_>) -> Judgement {
     with_tree(facts, |tree| match (tree.console(), tree.stdout()) {
@@ -47,14 +51,11 @@ pub fn console(facts: &Facts<'_>) -> Judgement {
         }
         (None, Some(device)) => {
             let found: Vec<&str> = device.compatible().collect();
-            Judgement::amber(format!(
-                "no driver for {found:?}: a capture says nothing while it runs"
-            ))
+            Judgement::amber(format!("no driver for {found:?}: {SILENT}"))
         }
-        (None, None) => Judgement::amber(
-            "/chosen/stdout-path and the serial aliases name none: a capture says nothing while \
-             it runs",
-        ),
+        (None, None) => Judgement::amber(format!(
+            "/chosen/stdout-path and the serial aliases name none: {SILENT}"
+        )),
     })
 }
 

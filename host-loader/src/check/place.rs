@@ -66,9 +66,11 @@ pub fn crash_region(facts: &Facts<'_>) -> Judgement {
         Some(Err(why @ (Error::SmallRegion { .. } | Error::NoRoom { .. }))) => {
             Judgement::red(format!("{place}: {why}")).fix(RESERVE)
         }
-        Some(Err(why)) => {
+        Some(Err(why)) if facts.loaded.is_ok() => {
             Judgement::amber(format!("{place}; whether it is enough is unknown: {why}"))
         }
+        Some(Err(why)) => Judgement::red(format!("{place}; nothing can be loaded there: {why}"))
+            .fix("report this with the output of `kdraw load --dry-run`"),
         None => Judgement::amber(format!(
             "{place}; whether it is enough is unknown without a payload and a device tree"
         )),
