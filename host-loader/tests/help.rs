@@ -62,6 +62,21 @@ fn every_help_is_as_it_was_read_last() {
 }
 
 #[test]
+fn every_command_has_a_man_page_with_its_example() {
+    let folder = tempfile::tempdir().unwrap();
+    clap_mangen::generate_to(Cli::command(), folder.path()).unwrap();
+    for name in helps().keys().filter(|name| *name != "kdraw") {
+        let path = folder.path().join(format!("kdraw-{name}.1"));
+        let page = fs::read_to_string(path).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let (_, examples) = page.split_once("Example").unwrap_or_default();
+        assert!(examples.contains(&format!("kdraw {name}")), "{name}");
+        assert!(page.contains(".SH OPTIONS"), "{name}");
+    }
+    let page = fs::read_to_string(folder.path().join("kdraw.1")).unwrap();
+    assert!(page.contains("Exit codes"));
+}
+
+#[test]
 fn every_command_shows_an_example_and_what_prints_data_does_json() {
     let helps = helps();
     for (name, text) in helps.iter().filter(|(name, _)| *name != "kdraw") {
