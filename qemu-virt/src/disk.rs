@@ -57,6 +57,23 @@ impl Disk {
         cache_mib: u64,
         spare_mib: u64,
     ) -> Result<Self> {
+        let contents = path.with_extension("contents");
+        write_contents(&contents, 5, cache_mib)?;
+        let last_mib = 48 + cache_mib + spare_mib;
+        let disk = Self::with_last(path, bus, dump_mib, last_mib, &contents)?;
+        fs::remove_dir_all(&contents)?;
+        Ok(disk)
+    }
+
+    /// As [`Self::create`], with a file system of `last_mib` behind the dump partition that holds
+    /// what `last` does.
+    pub fn with_last(
+        path: &Path,
+        bus: DiskBus,
+        dump_mib: u64,
+        last_mib: u64,
+        last: &Path,
+    ) -> Result<Self> {
         let folder = path.parent().context("the image has no folder")?;
         let mut partitions = Vec::new();
         let mut start = MIB;
@@ -66,7 +83,7 @@ impl Disk {
             ("p2 (random)", 4),
             ("p3 (ext4)", 32),
             ("p4 (dump)", dump_mib),
-            ("p5 (ext4)", 48 + cache_mib + spare_mib),
+            ("p5 (ext4)", last_mib),
         ] {
             partitions.push(Part {
                 name,
@@ -93,11 +110,10 @@ impl Disk {
         }
         file.write_all_at(&noise, disk.partitions[1].start)?;
         let contents = folder.join("contents");
-        for (number, cache_mib) in [(3, 1), (5, cache_mib)] {
-            write_contents(&contents, number, cache_mib)?;
-            disk.make_file_system(number, &contents)?;
-            fs::remove_dir_all(&contents)?;
-        }
+        write_contents(&contents, 3, 1)?;
+        disk.make_file_system(3, &contents)?;
+        fs::remove_dir_all(&contents)?;
+        disk.make_file_system(5, last)?;
         drop(file);
         disk.keep_copy()?;
         Ok(disk)

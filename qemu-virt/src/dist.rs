@@ -24,7 +24,7 @@ pub struct Args {}
 /// What `target/dist` holds.
 #[derive(Clone, Debug)]
 pub struct Dist {
-    /// The tool for this machine.
+    /// The tool for this machine: static, with the payload inside.
     pub kdraw: PathBuf,
     /// The tool for arm64: static, with the payload inside.
     pub kdraw_aarch64: PathBuf,
@@ -70,9 +70,9 @@ pub fn build() -> Result<Dist> {
     say("building the payload");
     run::quiet(&mut cargo(
         &["-p", "kdraw-capture", "--profile", "payload"],
-        Some(PAYLOAD_TARGET),
+        PAYLOAD_TARGET,
     ))?;
-    let program = built(Some(PAYLOAD_TARGET), "payload", "kdraw-capture");
+    let program = built(PAYLOAD_TARGET, "payload", "kdraw-capture");
     let program =
         std::fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     write_if_different(&capture_img, &image::flatten(&program)?)?;
@@ -86,25 +86,32 @@ pub fn build() -> Result<Dist> {
         (checks::SEGMENTS_LIMIT - checks::SEGMENTS_ALLOWANCE) / 1024
     ));
 
-    let tool = |target: Option<&str>, name: &str| -> Result<PathBuf> {
+    let tool = |target: &str, name: &str| -> Result<PathBuf> {
         let mut build = cargo(&["-p", "kdraw", "--bin", "kdraw", "--release"], target);
         build
             .env("KDRAW_PAYLOAD", &capture_img)
             .env("KDRAW_PAYLOAD_ELF", &capture_elf);
+        // For boards .cargo/config.toml has it. For this machine that would be for its tests too.
+        if target != LINUX_TARGET {
+            let variable = target.to_uppercase().replace('-', "_");
+            let variable = format!("CARGO_TARGET_{variable}_RUSTFLAGS");
+            build.env(variable, "-Ctarget-feature=+crt-static");
+        }
         run::quiet(&mut build)?;
         install(&built(target, "release", "kdraw"), &dir.join(name))
     };
     say("building kdraw for this machine");
-    let kdraw = tool(None, "kdraw")?;
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let kdraw = tool(&host, "kdraw")?;
     say("building kdraw for arm64");
-    let kdraw_aarch64 = tool(Some(LINUX_TARGET), "kdraw-aarch64")?;
+    let kdraw_aarch64 = tool(LINUX_TARGET, "kdraw-aarch64")?;
     say("building the guest's program");
     run::quiet(&mut cargo(
         &["-p", "kdraw-guest", "--release"],
-        Some(LINUX_TARGET),
+        LINUX_TARGET,
     ))?;
     let guest = install(
-        &built(Some(LINUX_TARGET), "release", "kdraw-guest"),
+        &built(LINUX_TARGET, "release", "kdraw-guest"),
         &dir.join("guest"),
     )?;
     Ok(Dist {
@@ -117,23 +124,19 @@ pub fn build() -> Result<Dist> {
 }
 
 /// Starts a `cargo build` of this workspace.
-fn cargo(args: &[&str], target: Option<&str>) -> Command {
+fn cargo(args: &[&str], target: &str) -> Command {
     let mut command = Command::new("cargo");
     command
         .args(["build", "--quiet"])
         .args(args)
+        .args(["--target", target])
         .current_dir(run::workspace());
-    if let Some(target) = target {
-        command.args(["--target", target]);
-    }
     command
 }
 
 /// Returns where cargo puts a program.
-fn built(target: Option<&str>, profile: &str, name: &str) -> PathBuf {
-    let mut path = run::target_dir();
-    path.extend(target);
-    path.join(profile).join(name)
+fn built(target: &str, profile: &str, name: &str) -> PathBuf {
+    run::target_dir().join(target).join(profile).join(name)
 }
 
 /// Copies a program, executable bit included.

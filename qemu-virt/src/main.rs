@@ -22,6 +22,7 @@ mod kdump_file;
 mod man;
 mod material;
 mod memory;
+mod package;
 mod qemu;
 mod run;
 mod scenario;
@@ -46,6 +47,8 @@ enum Command {
     Dist(dist::Args),
     /// Writes man pages and shell completions into target/man.
     Man(man::Args),
+    /// Makes Debian packages and tarballs in target/package.
+    Package(package::Args),
     /// Runs all tests: host tests, checks of the payload, end-to-end scenarios.
     Test(test::Args),
     /// Runs one end-to-end scenario.
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo(args) => demo::main(&args),
         Command::Dist(args) => dist::main(&args),
         Command::Man(args) => man::main(&args),
+        Command::Package(args) => package::main(&args),
         Command::Test(args) => test::main(&args),
         Command::E2e(args) => e2e::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),

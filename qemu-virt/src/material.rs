@@ -12,6 +12,8 @@
 //! crash-arm64/          Debian's own arm64 crash, with the libraries it needs
 //! makedumpfile-arm64/   Debian's newest arm64 makedumpfile, likewise
 //! makedumpfile/         makedumpfile for this machine that reads arm64 dumps
+//! system/trixie/        a Debian system with systemd, unpacked
+//! cargo-deb/            makes Debian packages; cargo-deny/ likewise looks at licences
 //! qemu/                 Debian's newest QEMU for this machine, where its own is older
 //! ```
 //! A folder appears under its final name only when it is complete. A lock lets several xtasks run
@@ -439,6 +441,91 @@ fn with_libraries(apt: &Apt, name: &str) -> Result<Vec<Package>> {
         packages.extend(apt.require_all(&wanted)?);
     }
     Ok(packages)
+}
+
+/// Returns a subcommand of cargo's: the one in `PATH`, or one that is built into the cache, with a
+/// profile: `release`, or `dev`, which builds faster.
+///
+/// # Errors
+///
+/// When it cannot be built.
+pub fn cargo_tool(name: &str, profile: &str) -> Result<PathBuf> {
+    if let Some(program) = run::find_program(name) {
+        return Ok(program);
+    }
+    let root = cache_dir().join(name);
+    let program = root.join("bin").join(name);
+    if !program.exists() {
+        let _lock = lock()?;
+        say(format!("building {name} (some minutes)"));
+        run::quiet(
+            Command::new("cargo")
+                .args(["install", "--locked", "--profile", profile, "--root"])
+                .arg(&root)
+                .arg(name)
+                .current_dir(run::workspace())
+                .env("CARGO_TARGET_DIR", root.join("target")),
+        )
+        .with_context(|| format!("{name} cannot be installed; `cargo install {name}` shows why"))?;
+        run::remove_dir(&root.join("target"))?;
+    }
+    Ok(program)
+}
+
+/// What a small Debian system with systemd is made of, besides what that depends on.
+const SYSTEM: [&str; 20] = [
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "dbus",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "hostname",
+    "init-system-helpers",
+    "kmod",
+    "libc-bin",
+    "mount",
+    "perl-base",
+    "sed",
+    "systemd-sysv",
+    "udev",
+    "util-linux",
+];
+
+/// Returns the root folder of a Debian 13 for arm64 that boots with systemd. It is unpacked, and
+/// dpkg in it knows its packages; their scripts have not run, and what those would have made of
+/// accounts is there.
+///
+/// # Errors
+///
+/// When it is not in the cache and cannot be downloaded.
+pub fn debian_system() -> Result<PathBuf> {
+    let root = cache_dir().join("system").join(Suite::Trixie.name());
+    // One of an older list of packages lacks some.
+    let has = |name: &&str| root.join(format!("var/lib/dpkg/info/{name}.list")).exists();
+    if SYSTEM.iter().all(has) {
+        return Ok(root);
+    }
+    let _lock = lock()?;
+    if !SYSTEM.iter().all(has) {
+        let apt = Apt::new(Suite::Trixie.name())?;
+        let packages = apt.with_dependencies(&SYSTEM)?;
+        run::fill_dir(&root, |part| {
+            apt.install(&packages, part)?;
+            for name in ["passwd", "group"] {
+                let from = part.join(format!("usr/share/base-passwd/{name}.master"));
+                std::fs::copy(&from, part.join("etc").join(name))
+                    .with_context(|| format!("cannot copy {}", from.display()))?;
+            }
+            // Empty: it is made at the first boot, which asks no questions then (machine-id(5)).
+            std::fs::write(part.join("etc/machine-id"), "").context("cannot write machine-id")
+        })?;
+    }
+    Ok(root)
 }
 
 /// Returns the cache folder: `KDRAW_CACHE`, or `.cache` in the workspace.

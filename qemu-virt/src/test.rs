@@ -8,14 +8,14 @@ use anyhow::{Result, bail};
 
 use crate::dist::Dist;
 use crate::scenario::tools::Readers;
-use crate::scenario::{self, Place, matrix, refusals};
-use crate::{boards, checks, deny, e2e, fuzz, run, setup};
+use crate::scenario::{self, Place, installed, matrix, refusals};
+use crate::{boards, checks, deny, e2e, fuzz, package, run, setup};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Runs every scenario on every kernel, the refusals, the foreign readers, and the fuzzer for
-    /// five minutes on each target.
+    /// Runs every scenario on every kernel, the refusals, the package in a Debian system, the
+    /// foreign readers, and the fuzzer for five minutes on each target.
     #[arg(long)]
     full: bool,
     /// Opens dumps with drgn, crash and gdb too (implied by --full).
@@ -89,7 +89,11 @@ pub fn main(args: &Args) -> Result<()> {
             name: "payload".into(),
             work: Box::new(|| check_payload(dist)),
         };
-        reports.extend([payload].into_iter().filter(wanted).map(play));
+        let package = Test {
+            name: "package".into(),
+            work: Box::new(|| package::check(dist)),
+        };
+        reports.extend([payload, package].into_iter().filter(wanted).map(play));
         reports.extend(
             guest_tests(args, Some(dist))
                 .into_iter()
@@ -228,6 +232,9 @@ fn guest_tests<'a>(args: &Args, dist: Option<&'a Dist>) -> Vec<Test<'a>> {
     }
     let full = args.full || args.only.is_some();
     tests.extend(refusals::names(full).map(|case| refusal_test(case, dist)));
+    if full {
+        tests.push(installed_test(tools, dist));
+    }
     tests
 }
 
@@ -243,6 +250,26 @@ fn refusal_test<'a>(case: &'static str, dist: Option<&'a Dist>) -> Test<'a> {
     };
     Test {
         name: format!("refusal {case}"),
+        work: Box::new(work),
+    }
+}
+
+/// Returns the test of the package in a Debian system.
+fn installed_test(tools: bool, dist: Option<&Dist>) -> Test<'_> {
+    let readers = match tools {
+        true => Readers::Native,
+        false => Readers::None,
+    };
+    let work = move || {
+        let dist = dist.ok_or_else(|| anyhow::anyhow!("nothing was built"))?;
+        let out = run::target_dir().join("e2e").join(installed::NAME);
+        let place = Place::new(&out, installed::MEM_MIB, false)?;
+        let said = installed::play(dist, &place, readers)?;
+        place.drop_large_files()?;
+        Ok(said)
+    };
+    Test {
+        name: installed::NAME.into(),
         work: Box::new(work),
     }
 }

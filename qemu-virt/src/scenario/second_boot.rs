@@ -1,7 +1,7 @@
 //! The boot after the reset: what a user types, in the same guest, to get the dump off the
 //! partition onto a file system.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -80,19 +80,30 @@ pub fn play(
     Ok(())
 }
 
-/// Gets the vmcore that the guest extracted from its file system, and compares it as ELF with
-/// `ours`: how small pages get depends on the CPU.
-pub fn same_in_guest(disk: &Disk, dist: &Dist, folder: &Path, ours: &Path) -> Result<String> {
+/// Gets the vmcore that the guest extracted into the folder `dumps` of its file system, into `folder`.
+pub fn from_guest(disk: &Disk, dumps: &str, folder: &Path) -> Result<PathBuf> {
     run::create_dir(folder)?;
     let debugfs =
         run::find_program("debugfs").context("there is no debugfs; `cargo xtask setup`")?;
     let image = format!("{}?offset={}", disk.path.display(), disk.part(5).start);
-    let request = format!("rdump /dumps {}", folder.display());
+    let request = format!("rdump {dumps} {}", folder.display());
     run::quiet(Command::new(debugfs).args(["-R", &request, &image]))?;
-    let theirs = evidence::find_file(folder, "vmcore")?;
-    let elf = folder.join("vmcore.elf");
-    evidence::convert(dist, &["--format", "elf"], &theirs, &elf)?;
-    run::quiet(Command::new("cmp").args([elf.as_path(), ours]))?;
+    evidence::find_file(folder, "vmcore")
+}
+
+/// Compares the vmcore that the guest extracted as ELF with `ours`: how small pages get depends on
+/// the CPU.
+pub fn same_in_guest(disk: &Disk, dist: &Dist, folder: &Path, ours: &Path) -> Result<String> {
+    let theirs = from_guest(disk, "/dumps", folder)?;
+    same(dist, &theirs, ours)?;
     run::remove_dir(folder)?;
     Ok("the vmcore on the guest's file system is the one extracted here".into())
+}
+
+/// Checks that a vmcore is, as ELF, the same as `ours`.
+pub fn same(dist: &Dist, theirs: &Path, ours: &Path) -> Result<()> {
+    let elf = theirs.with_extension("elf");
+    evidence::convert(dist, &["--format", "elf"], theirs, &elf)?;
+    run::quiet(Command::new("cmp").args([elf.as_path(), ours]))?;
+    std::fs::remove_file(&elf).with_context(|| format!("cannot remove {}", elf.display()))
 }

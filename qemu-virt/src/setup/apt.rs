@@ -249,12 +249,93 @@ impl Apt {
             })
     }
 
+    /// Returns packages and what they depend on, however indirectly, as apt resolves it for an
+    /// empty machine.
+    ///
+    /// # Errors
+    ///
+    /// When the suite lacks one of them or the index cannot be had.
+    pub fn with_dependencies(&self, names: &[&str]) -> Result<Vec<Package>> {
+        if !self.has_index() {
+            self.update()?;
+        }
+        let install = ["--simulate", "--no-install-recommends", "install"];
+        let said = run::output(self.command("apt-get").args(install).args(names))?;
+        let chosen: Vec<String> = said
+            .lines()
+            .filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next())
+            .map(str::to_owned)
+            .collect();
+        self.require_all(&chosen)
+    }
+
     /// Downloads and unpacks packages on top of each other into `root`, without their scripts.
     ///
     /// # Errors
     ///
     /// As [`Apt::download`], or when the files cannot be written.
     pub fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
+        let downloads = self.fetch(packages)?;
+        for file in run::entries(&downloads)? {
+            run::quiet(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))?;
+        }
+        run::remove_dir(&downloads)
+    }
+
+    /// As [`Apt::unpack`], and leaves dpkg's database as if they were installed
+    /// (deb-control(5), dpkg(1): `/var/lib/dpkg/status` and `info/NAME.list`).
+    ///
+    /// # Errors
+    ///
+    /// As [`Apt::unpack`].
+    pub fn install(&self, packages: &[Package], root: &Path) -> Result<()> {
+        let downloads = self.fetch(packages)?;
+        let mut files = run::entries(&downloads)?;
+        // It has the links that make /bin one of /usr.
+        files.sort_by_key(|file| !file.to_string_lossy().contains("/base-files_"));
+        let info = root.join("var/lib/dpkg/info");
+        let write = |path: &Path, text: String| {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        let mut status = String::new();
+        for file in &files {
+            let deb = |option: &str| {
+                let mut command = Command::new("dpkg-deb");
+                command.arg(option).arg(file);
+                command
+            };
+            run::quiet(deb("-x").arg(root))?;
+            run::create_dir(&info)?;
+            let control = run::output(&mut deb("-f"))?;
+            let field = |name: &str| {
+                let value = |line: &'_ str| Some(line.strip_prefix(name)?.trim().to_owned());
+                control.lines().find_map(value).unwrap_or_default()
+            };
+            let name = field("Package:");
+            let list = match field("Multi-Arch:").as_str() {
+                "same" => format!("{name}:{}.list", field("Architecture:")),
+                _ => format!("{name}.list"),
+            };
+            // The sixth word of `tar tv`, and so on: names of Debian's files have no spaces.
+            let listed = run::output(&mut deb("-c"))?;
+            let names = listed
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(5));
+            let names = names.map(|name| match name.trim_matches(['.', '/']) {
+                "" => "/.\n".to_owned(),
+                _ => format!("{}\n", name.trim_start_matches('.').trim_end_matches('/')),
+            });
+            write(&info.join(list), names.collect())?;
+            status += &format!("{}\nStatus: install ok installed\n\n", control.trim_end());
+        }
+        run::create_dir(&root.join("var/lib/dpkg/updates"))?;
+        write(&info.join("format"), "1\n".into())?;
+        write(&root.join("var/lib/dpkg/status"), status)?;
+        run::remove_dir(&downloads)
+    }
+
+    /// Downloads packages into a folder, and returns that.
+    fn fetch(&self, packages: &[Package]) -> Result<PathBuf> {
         let downloads = self.dir.join("debs");
         run::remove_dir(&downloads)?;
         run::create_dir(&downloads)?;
@@ -283,10 +364,7 @@ impl Apt {
             self.update()?;
             fetch()?;
         }
-        for file in run::entries(&downloads)? {
-            run::quiet(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root))?;
-        }
-        run::remove_dir(&downloads)
+        Ok(downloads)
     }
 
     /// Downloads the source package `name` and unpacks it, patched, into `dir`.
