@@ -1,15 +1,25 @@
 //! The way in: everything about one crashed kernel.
 
+use std::cell::OnceCell;
+
 use kdraw_format::addr::KernelVirtAddr;
 use kdraw_linux::layout::{KernelLayout, LayoutError};
 use kdraw_linux::memory::PhysMem;
 use kdraw_linux::translate::{TranslateError, VirtMem};
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
+use crate::btf::{Btf, HEADER, Header, Types};
 use crate::kallsyms::{self, KallsymsError};
+use crate::modules::{self, Module};
+use crate::object::{Error, Object};
 use crate::page_cache::PageCache;
+use crate::per_cpu::Areas;
+use crate::read::Piecewise;
 use crate::symbol_table::{Symbol, SymbolTable};
 use crate::system_map;
+
+/// Fewer types than any kernel has.
+const FEWEST_TYPES: u32 = 1000;
 
 /// Why a kernel cannot be made out at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +45,9 @@ pub struct Kernel<'a> {
     notes: &'a [u8],
     symbols: SymbolTable,
     symbols_trouble: Option<KallsymsError>,
+    types: OnceCell<Result<Types, Error>>,
+    modules: OnceCell<Result<Vec<Module>, Error>>,
+    areas: OnceCell<Result<Areas, Error>>,
 }
 
 /// Where an address lies.
@@ -76,6 +89,9 @@ impl<'a> Kernel<'a> {
             notes,
             symbols,
             symbols_trouble,
+            types: OnceCell::new(),
+            modules: OnceCell::new(),
+            areas: OnceCell::new(),
         })
     }
 
@@ -111,23 +127,151 @@ impl<'a> Kernel<'a> {
         own.or_else(|| self.vmcoreinfo().symbol(name).map(|found| found.0))
     }
 
-    /// Where an address lies.
+    /// Where an address lies: in the image, or in a module.
     pub fn place(&self, address: u64) -> Option<Place<'_>> {
-        let symbol = self.symbols.at(address)?;
+        let placed = |symbol: Symbol<'_>| address.wrapping_sub(symbol.address);
+        let is_image = self
+            .virt
+            .layout()
+            .image_pa(KernelVirtAddr(address))
+            .is_some();
+        if let Some(symbol) = self.symbols.at(address).filter(|_| is_image) {
+            return Some(Place {
+                symbol,
+                offset: placed(symbol),
+                module: None,
+            });
+        }
+        let mut modules = self.modules().ok()?.iter();
+        let module = modules.find(|module| module.contains(address))?;
+        let symbol = module.symbols.at(address)?;
         Some(Place {
             symbol,
-            offset: address.wrapping_sub(symbol.address),
-            module: None,
+            offset: placed(symbol),
+            module: Some(&module.name),
         })
     }
 
-    /// All symbols of a name.
+    /// All symbols of a name, those of modules behind the kernel's.
     pub fn symbols_named<'k>(&'k self, name: &'k str) -> impl Iterator<Item = Place<'k>> {
-        self.symbols.named(name).map(|symbol| Place {
-            symbol,
-            offset: 0,
-            module: None,
+        let own = std::iter::once((None, &self.symbols));
+        let modules = self.modules().unwrap_or_default().iter();
+        let modules = modules.map(|module| (Some(module.name.as_str()), &module.symbols));
+        own.chain(modules).flat_map(move |(module, symbols)| {
+            symbols.named(name).map(move |symbol| Place {
+                symbol,
+                offset: 0,
+                module,
+            })
         })
+    }
+
+    /// The kernel's types; those of modules too, once [`all_types`](Self::all_types) was called.
+    ///
+    /// # Errors
+    /// [`Error::NoTypes`].
+    pub fn types(&self) -> Result<&Types, Error> {
+        let types = self.types.get_or_init(|| {
+            let known = match self.symbol("__start_BTF") {
+                Some(at) => self.btf_at(at),
+                None => self.search_image(4, |at, bytes| {
+                    Header::decode(bytes).ok()?;
+                    self.btf_at(at)
+                }),
+            };
+            let why = "it has no BTF (CONFIG_DEBUG_INFO_BTF), or the dump lacks it";
+            let btf = known.ok_or_else(|| Error::NoTypes(why.to_owned()))?;
+            Ok(Types::new(btf))
+        });
+        types.as_ref().map_err(Clone::clone)
+    }
+
+    /// vmlinux's BTF, if it is there.
+    fn btf_at(&self, at: u64) -> Option<Btf> {
+        let mut header = [0; HEADER];
+        self.read(at, &mut header).ok()?;
+        let len = Header::decode(&header).ok()?.blob_len();
+        let blob = Piecewise::new(&self.virt, KernelVirtAddr(at)).up_to(len);
+        let btf = Btf::vmlinux(blob).ok()?;
+        // A program's BTF is as good a blob, but no kernel's.
+        (btf.end() > FEWEST_TYPES).then_some(btf)
+    }
+
+    /// The kernel's and its modules' types.
+    ///
+    /// # Errors
+    /// [`Error::NoTypes`].
+    pub fn all_types(&self) -> Result<&Types, Error> {
+        let types = self.types()?;
+        types.set_modules(|| {
+            let all = self.modules().unwrap_or_default();
+            modules::types(self, all, types.vmlinux()).unwrap_or_default()
+        });
+        Ok(types)
+    }
+
+    /// Something of a type at an address.
+    ///
+    /// # Errors
+    /// [`Error::NoTypes`], [`Error::NoType`].
+    pub fn object<'k>(&'k self, ty: &str, address: u64) -> Result<Object<'k>, Error> {
+        let types = self.types()?;
+        let found = types.find(ty);
+        let ty = found.ok_or_else(|| Error::NoType(ty.to_owned()))?;
+        Ok(Object::new(self, types, ty, address))
+    }
+
+    /// The loaded modules.
+    ///
+    /// # Errors
+    /// [`Error`] if their list cannot be found.
+    pub fn modules(&self) -> Result<&[Module], Error> {
+        let modules = self.modules.get_or_init(|| modules::read(self));
+        modules.as_deref().map_err(Clone::clone)
+    }
+
+    pub(crate) fn areas(&self) -> Result<&Areas, Error> {
+        let areas = self.areas.get_or_init(|| Areas::find(self));
+        areas.as_ref().map_err(Clone::clone)
+    }
+
+    /// Looks at the image every `step` bytes, the part behind kallsyms first: that is where
+    /// read-only data ends and data begins. `look` gets an address and 32 bytes, or fewer at
+    /// the end of what is there.
+    pub(crate) fn search_image<T>(
+        &self,
+        step: usize,
+        look: impl Fn(u64, &[u8]) -> Option<T>,
+    ) -> Option<T> {
+        const WINDOW: usize = 32;
+        let info = self.vmcoreinfo();
+        let image = self.virt.image(&info)?;
+        let offset = self.virt.layout().kimage_voffset;
+        let (start, end) = (
+            image.start.0.wrapping_add(offset),
+            image.end.0.wrapping_add(offset),
+        );
+        let middle = info.symbol("kallsyms_token_index").map_or(start, |at| at.0);
+        let middle = middle.clamp(start, end) & !0xfff;
+        let mut bytes = vec![0; 4096usize.saturating_add(WINDOW)];
+        for at in (middle..end).chain(start..middle).step_by(4096) {
+            let mut there = bytes.as_mut_slice();
+            if self.read(at, there).is_err() {
+                there = there.get_mut(..4096)?;
+                if self.read(at, there).is_err() {
+                    continue;
+                }
+            }
+            let there = &*there;
+            for skip in (0..4096usize).step_by(step) {
+                let end = skip.saturating_add(WINDOW).min(there.len());
+                let window = there.get(skip..end).unwrap_or_default();
+                if let Some(found) = look(at.wrapping_add(skip as u64), window) {
+                    return Some(found);
+                }
+            }
+        }
+        None
     }
 
     /// Fills `into` from a virtual address on.

@@ -14,18 +14,30 @@
 //!
 //! - [`page_cache`] and [`read`]: memory, absent where it was not captured.
 //! - [`kallsyms`], [`system_map`]: the kernel's symbols, into a [`symbol_table`].
+//! - [`btf`]: its types. [`object`]: members by name, pointers, lists, of those types.
+//! - [`modules`]: loaded modules, with symbols and types of their own.
+//! - [`per_cpu`]: each CPU's own variables. [`task`]: all tasks.
+//!
+//! Without `CONFIG_KALLSYMS_ALL` (Debian's 6.1) kallsyms has functions only. What is searched
+//! for in the image instead, and by what marks, the rooms say: BTF in [`Kernel::types`],
+//! `init_task` in [`task`], the list of modules in [`modules`], per-CPU variables in [`per_cpu`].
 //!
 //! Everything read is an allegation of a dead kernel: lengths are checked, loops end, nothing
 //! panics. What a kernel has is decided by its symbols, types and VMCOREINFO, never by its
 //! version. What physical memory looks like without symbols and types is [`kdraw_linux`]'s.
 
+pub mod btf;
 #[cfg(test)]
 mod fake;
 pub mod kallsyms;
 mod kernel;
+pub mod modules;
+pub mod object;
 pub mod page_cache;
+pub mod per_cpu;
 pub mod read;
 pub mod symbol_table;
 pub mod system_map;
+pub mod task;
 
 pub use kernel::{Kernel, OpenError, Options, Place};
