@@ -11,6 +11,8 @@ type Prepare = fn(&FakeSystem);
 
 /// Command, exit code, arguments, and what is done to a system on which all is ready.
 const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
+    ("bt", 2, &["-a", "NONE", "1"], |_| {}),
+    ("bt", 3, &["NONE"], |_| {}),
     ("check", 1, &["--payload", "PAYLOAD"], |_| {}),
     ("check", 2, &["--yes"], |_| {}),
     ("check", 3, &["--fix"], |s| {
@@ -38,6 +40,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
     ("list", 3, &["NONE"], |_| {}),
     ("load", 2, &[], |_| {}),
     ("load", 3, &["--target", "NONE"], |_| {}),
+    ("log", 2, &["--level", "loud", "NONE"], |_| {}),
+    ("log", 3, &["NONE"], |_| {}),
     ("mods", 2, &[], |_| {}),
     ("mods", 3, &["NONE"], |_| {}),
     ("payload", 3, &["-o", "NONE/x"], |_| {}),

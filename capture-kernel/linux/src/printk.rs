@@ -23,7 +23,7 @@ use core::fmt::Write;
 use heapless::String;
 use kdraw_format::addr::KernelVirtAddr;
 
-use crate::bytes::{u16_at, u64_at};
+use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::memory::PhysMem;
 use crate::translate::{TranslateError, VirtMem};
 use crate::vmcoreinfo::Vmcoreinfo;
@@ -70,6 +70,19 @@ pub struct LogSummary {
     pub unreadable: u64,
     /// Whether records were left out because together they claim more text than the ring has.
     pub cut: bool,
+}
+
+/// What the kernel noted of a record besides its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogDetails {
+    /// Nanoseconds after boot.
+    pub time_ns: u64,
+    /// 0, emergency, to 7, debug.
+    pub level: u8,
+    /// 0 is the kernel itself, others are syslog's.
+    pub facility: u8,
+    /// The task's number; with bit 31 set a CPU's. `None` if it is not there.
+    pub caller: Option<u32>,
 }
 
 /// Offsets of the members used of descriptors and infos.
@@ -386,8 +399,42 @@ impl<'a, M: PhysMem> PrintkLog<'a, M> {
         Ok(text)
     }
 
+    /// Reads what was noted of the `n`th record; `None` if nothing was committed there.
+    ///
+    /// VMCOREINFO does not tell where facility and level are: in the bytes behind the text's
+    /// length, where they have been since the structure exists (5.10), the caller behind them.
+    ///
+    /// # Errors
+    /// [`TranslateError`] if the record cannot be read.
+    pub fn details(&self, n: u64) -> Result<Option<LogDetails>, TranslateError> {
+        let Some(record) = self.record(n)? else {
+            return Ok(None);
+        };
+        let index = self.first_id.wrapping_add(n) & self.desc_count.wrapping_sub(1);
+        let mut buffer = [0; MAX_STRUCT];
+        let info = self.element(self.infos, index, self.fields.info_size, &mut buffer)?;
+        let behind = info.get(self.fields.text_len..).unwrap_or_default();
+        let byte = |at: usize| behind.get(at).copied().unwrap_or(0);
+        Ok(Some(LogDetails {
+            time_ns: record.time_ns,
+            // Five bits of flags, three of level.
+            level: byte(3) >> 5,
+            facility: byte(2),
+            caller: u32_at(behind, 4),
+        }))
+    }
+
+    /// Writes the `n`th record; tells whether all of it could be read.
+    pub fn write_record(&self, n: u64, sink: &mut dyn FnMut(&[u8])) -> bool {
+        match self.record(n) {
+            Ok(Some(record)) => self.print(&record, sink),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
     /// How many records there may be.
-    pub(crate) fn ids(&self) -> u64 {
+    pub fn ids(&self) -> u64 {
         self.ids
     }
 

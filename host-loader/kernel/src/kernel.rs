@@ -43,8 +43,8 @@ pub struct Options {
 pub struct Kernel<'a> {
     virt: VirtMem<PageCache<'a>>,
     notes: &'a [u8],
-    symbols: SymbolTable,
-    symbols_trouble: Option<KallsymsError>,
+    options: Options,
+    symbols: OnceCell<(SymbolTable, Option<KallsymsError>)>,
     types: OnceCell<Result<Types, Error>>,
     modules: OnceCell<Result<Vec<Module>, Error>>,
     areas: OnceCell<Result<Areas, Error>>,
@@ -62,33 +62,24 @@ pub struct Place<'a> {
 }
 
 impl<'a> Kernel<'a> {
-    /// Makes out the kernel in a dump's memory and notes, and reads its symbols.
+    /// Makes out the kernel in a dump's memory and notes. Everything else is read when it is
+    /// first asked for, and once.
     ///
     /// # Errors
-    /// [`OpenError`]. That there are no symbols is none; see
-    /// [`symbols_trouble`](Self::symbols_trouble).
+    /// [`OpenError`].
     pub fn open(
         memory: &'a dyn PhysMem,
         notes: &'a [u8],
-        options: &Options,
+        options: Options,
     ) -> Result<Self, OpenError> {
         let info = Vmcoreinfo::from_notes(notes).ok_or(OpenError::NoVmcoreinfo)?;
         let layout = KernelLayout::from_vmcoreinfo(&info)?;
         let virt = VirtMem::new(PageCache::new(memory), layout);
-        let read = kallsyms::read(&virt, &info);
-        let (symbols, symbols_trouble) = match (read, &options.system_map) {
-            (Ok(symbols), _) => (symbols, None),
-            (Err(_), Some(text)) => {
-                let offset = info.kernel_offset().unwrap_or(0);
-                (system_map::read(text, offset), None)
-            }
-            (Err(why), None) => (SymbolTable::default(), Some(why)),
-        };
         Ok(Self {
             virt,
             notes,
-            symbols,
-            symbols_trouble,
+            options,
+            symbols: OnceCell::new(),
             types: OnceCell::new(),
             modules: OnceCell::new(),
             areas: OnceCell::new(),
@@ -110,20 +101,34 @@ impl<'a> Kernel<'a> {
         &self.virt
     }
 
-    /// The symbols of the kernel itself.
+    /// The symbols of the kernel itself; none if they are not known.
     pub fn symbols(&self) -> &SymbolTable {
-        &self.symbols
+        &self.read_symbols().0
     }
 
     /// Why there are no symbols, if there are none.
     pub fn symbols_trouble(&self) -> Option<KallsymsError> {
-        self.symbols_trouble
+        self.read_symbols().1
+    }
+
+    fn read_symbols(&self) -> &(SymbolTable, Option<KallsymsError>) {
+        self.symbols.get_or_init(|| {
+            let info = self.vmcoreinfo();
+            match (kallsyms::read(&self.virt, &info), &self.options.system_map) {
+                (Ok(symbols), _) => (symbols, None),
+                (Err(_), Some(text)) => {
+                    let offset = info.kernel_offset().unwrap_or(0);
+                    (system_map::read(text, offset), None)
+                }
+                (Err(why), None) => (SymbolTable::default(), Some(why)),
+            }
+        })
     }
 
     /// The address of a symbol. Kernels without `CONFIG_KALLSYMS_ALL` have those of functions
     /// only; of the others VMCOREINFO names a few.
     pub fn symbol(&self, name: &str) -> Option<u64> {
-        let own = self.symbols.named(name).map(|found| found.address).next();
+        let own = self.symbols().named(name).map(|found| found.address).next();
         own.or_else(|| self.vmcoreinfo().symbol(name).map(|found| found.0))
     }
 
@@ -135,7 +140,7 @@ impl<'a> Kernel<'a> {
             .layout()
             .image_pa(KernelVirtAddr(address))
             .is_some();
-        if let Some(symbol) = self.symbols.at(address).filter(|_| is_image) {
+        if let Some(symbol) = self.symbols().at(address).filter(|_| is_image) {
             return Some(Place {
                 symbol,
                 offset: placed(symbol),
@@ -154,7 +159,7 @@ impl<'a> Kernel<'a> {
 
     /// All symbols of a name, those of modules behind the kernel's.
     pub fn symbols_named<'k>(&'k self, name: &'k str) -> impl Iterator<Item = Place<'k>> {
-        let own = std::iter::once((None, &self.symbols));
+        let own = std::iter::once((None, self.symbols()));
         let modules = self.modules().unwrap_or_default().iter();
         let modules = modules.map(|module| (Some(module.name.as_str()), &module.symbols));
         own.chain(modules).flat_map(move |(module, symbols)| {

@@ -17,6 +17,7 @@
 //! - [`btf`]: its types. [`object`]: members by name, pointers, lists, of those types.
 //! - [`modules`]: loaded modules, with symbols and types of their own.
 //! - [`per_cpu`]: each CPU's own variables. [`task`]: all tasks.
+//! - [`stack`]: who called whom. [`exception`]: syndromes and addresses in words.
 //!
 //! Without `CONFIG_KALLSYMS_ALL` (Debian's 6.1) kallsyms has functions only. What is searched
 //! for in the image instead, and by what marks, the rooms say: BTF in [`Kernel::types`],
@@ -27,6 +28,7 @@
 //! version. What physical memory looks like without symbols and types is [`kdraw_linux`]'s.
 
 pub mod btf;
+pub mod exception;
 #[cfg(test)]
 mod fake;
 pub mod kallsyms;
@@ -36,6 +38,7 @@ pub mod object;
 pub mod page_cache;
 pub mod per_cpu;
 pub mod read;
+pub mod stack;
 pub mod symbol_table;
 pub mod system_map;
 pub mod task;

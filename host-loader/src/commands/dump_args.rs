@@ -43,7 +43,18 @@ impl DumpArgs {
         system: &System,
         work: impl FnOnce(&Kernel<'_>) -> Result<T>,
     ) -> Result<T> {
-        let dump = self.open(system)?;
+        self.kernel_in(&self.open(system)?, work)
+    }
+
+    /// Hands the kernel in an opened dump on.
+    ///
+    /// # Errors
+    /// As [`with_kernel`](Self::with_kernel).
+    pub fn kernel_in<T>(
+        &self,
+        dump: &Dump,
+        work: impl FnOnce(&Kernel<'_>) -> Result<T>,
+    ) -> Result<T> {
         let system_map = match &self.system_map {
             Some(path) => Some(
                 std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
@@ -51,7 +62,7 @@ impl DumpArgs {
             None => None,
         };
         let (memory, notes) = (dump.memory()?, dump.notes()?);
-        let kernel = Kernel::open(&*memory, &notes, &Options { system_map })?;
+        let kernel = Kernel::open(&*memory, &notes, Options { system_map })?;
         work(&kernel)
     }
 }

@@ -1,5 +1,6 @@
 //! The commands, one per file.
 
+pub mod bt;
 pub mod check;
 pub mod convert;
 mod dump_args;
@@ -10,6 +11,7 @@ pub mod info;
 pub mod layout;
 pub mod list;
 pub mod load;
+pub mod log;
 pub mod mods;
 pub mod payload;
 pub mod plan;

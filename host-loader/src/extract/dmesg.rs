@@ -64,7 +64,8 @@ fn from_ring(memory: impl PhysMem, notes: &[u8]) -> Result<(Vec<u8>, u64), Strin
     Ok((text, summary.unreadable))
 }
 
-fn without_ring(scan: &Scan, trouble: String) -> Log {
+/// The log without its buffer, which cannot be used: as the payload wrote it.
+pub fn without_ring(scan: &Scan, trouble: String) -> Log {
     let tail = scan.black_box.as_ref().map(|found| &found.log_tail);
     let (text, origin) = match tail {
         _ if !scan.kernel_log.is_empty() => {
