@@ -19,6 +19,7 @@ mod fuzz;
 mod guest_image;
 mod image;
 mod kdump_file;
+mod kernel_module;
 mod man;
 mod material;
 mod memory;

@@ -6,6 +6,7 @@
 //! apt/SUITE/            private apt roots (see setup::apt)
 //! kernels/SUITE/        a guest kernel: Image, modules, and `version`
 //! debug/SUITE-VERSION/  vmlinux with debug information
+//! headers/SUITE-VERSION/  what a module of that kernel is built with (crate::kernel_module)
 //! packages/SUITE/NAME/  an unpacked arm64 package
 //! drgn/                 a Python virtual environment with drgn
 //! crash/                crash for this machine that reads arm64 dumps
@@ -102,6 +103,16 @@ pub fn kernel(suite: Suite) -> Result<Kernel> {
     })
 }
 
+/// Returns the Debian version of the kernel that [`kernel`] returns.
+///
+/// # Errors
+///
+/// When it was not written down.
+pub fn kernel_version(suite: Suite) -> Result<String> {
+    std::fs::read_to_string(kernel_dir(suite).join("version"))
+        .context("the cached kernel lacks its version")
+}
+
 /// Replaces a cached kernel by the suite's newest one, if that is another.
 ///
 /// # Errors
@@ -144,8 +155,7 @@ pub fn busybox() -> Result<PathBuf> {
 /// newer kernel than the cached one.
 pub fn debug_kernel(suite: Suite) -> Result<PathBuf> {
     let release = kernel(suite)?.release;
-    let version = std::fs::read_to_string(kernel_dir(suite).join("version"))
-        .context("the cached kernel lacks its version")?;
+    let version = kernel_version(suite)?;
     let dir = cache_dir()
         .join("debug")
         .join(format!("{}-{version}", suite.name()));
@@ -366,10 +376,11 @@ pub fn newest_qemu() -> Result<PathBuf> {
         let apt = Apt::of_host(Suite::Sid.name())?;
         run::fill_dir(&root, |part| {
             unpack_with_libraries(&apt, "qemu-system-arm", part)?;
-            let script = part.join(QEMU);
-            std::fs::write(&script, with_own_libraries(part)?)
-                .with_context(|| format!("cannot write {}", script.display()))?;
-            run::quiet(Command::new("chmod").arg("+x").arg(&script))?;
+            let script = write_starter(
+                part,
+                QEMU,
+                &format!("\"$root/usr/bin/{QEMU}\" -L \"$root/usr/share/qemu\""),
+            )?;
             ensure!(
                 is_new(&script),
                 "Debian's newest QEMU does not run on this machine, or has no eMMC; install \
@@ -389,8 +400,13 @@ fn is_new(qemu: &Path) -> bool {
         .is_ok_and(|told| told.starts_with("emmc options"))
 }
 
-/// Returns a script that runs the unpacked QEMU with the C library and the others beside it.
-fn with_own_libraries(root: &Path) -> Result<String> {
+/// Writes a script that runs a program with the C library and the others unpacked in `root`.
+/// `name` is the script's path in there, and `command` what it starts, a shell's words with `$root`.
+///
+/// # Errors
+///
+/// When there is no C library in `root`, or the script cannot be written.
+pub fn write_starter(root: &Path, name: &str, command: &str) -> Result<PathBuf> {
     let is_loader = |file: &PathBuf| {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("ld-linux-")
@@ -402,16 +418,25 @@ fn with_own_libraries(root: &Path) -> Result<String> {
         .with_context(|| format!("{} holds no dynamic loader", root.display()))?;
     let loader = loader.strip_prefix(root)?;
     let libraries = loader.parent().unwrap_or(loader);
-    Ok(format!(
-        "#!/bin/sh\nroot=$(dirname \"$0\")\nexec \"$root/{}\" --library-path \"$root/{}\" \\\n    \
-         \"$root/usr/bin/{QEMU}\" -L \"$root/usr/share/qemu\" \"$@\"\n",
+    let script = root.join(name);
+    let up = "/..".repeat(name.matches('/').count());
+    let text = format!(
+        "#!/bin/sh\nroot=$(dirname \"$0\"){up}\nexec \"$root/{}\" --library-path \"$root/{}\" \\\n    \
+         {command} \"$@\"\n",
         loader.display(),
         libraries.display()
-    ))
+    );
+    std::fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
+    run::quiet(Command::new("chmod").arg("+x").arg(&script))?;
+    Ok(script)
 }
 
 /// Unpacks a package and its libraries on top of each other.
-fn unpack_with_libraries(apt: &Apt, name: &str, root: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// When the suite lacks one of them, or it cannot be downloaded.
+pub fn unpack_with_libraries(apt: &Apt, name: &str, root: &Path) -> Result<()> {
     apt.unpack(&with_libraries(apt, name)?, root)?;
     // A program's interpreter lies in /lib, which base-files makes a link.
     let lib = root.join("lib");

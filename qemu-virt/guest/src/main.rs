@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! kdraw-guest fill=256 cache=/mnt/cache.bin tmpfs=/fill panic=sysrq cpu=0 [snapshot] \
-//!     [estimate="--target /dev/vda4"]
+//!     [estimate="--target /dev/vda4"] [set=/proc/sys/vm/panic_on_oom=1]…
 //! ```
 //!
 //! What the harness has to know afterwards is printed as lines that start with `guest: `.
@@ -54,6 +54,7 @@ fn crash(arguments: &[String]) -> Result<()> {
     let tmpfs = value(arguments, "tmpfs")?;
     let cache = value(arguments, "cache")?;
     let panic = value(arguments, "panic")?;
+    let settings = settings(arguments)?;
 
     let mut processes = memory::spawn_holders(fill_mib / 2)?;
     memory::fill_tmpfs(tmpfs, fill_mib / 4)?;
@@ -75,7 +76,7 @@ fn crash(arguments: &[String]) -> Result<()> {
         estimate::run(options)?;
     }
     let snapshot = snapshot.map(snapshot::Snapshot::take).transpose()?;
-    trigger::panic(panic, cpu)?;
+    trigger::panic(panic, cpu, &settings)?;
 
     // The panic is on its way; hold everything in memory until it comes.
     std::thread::sleep(std::time::Duration::from_secs(60));
@@ -84,6 +85,18 @@ fn crash(arguments: &[String]) -> Result<()> {
         process.kill().map_err(|e| format!("kill: {e}"))?;
     }
     Err("the kernel did not panic within 60 s".into())
+}
+
+/// Returns what `set=FILE=VALUE` arguments say.
+fn settings(arguments: &[String]) -> Result<Vec<(&str, &str)>> {
+    arguments
+        .iter()
+        .filter_map(|argument| argument.strip_prefix("set="))
+        .map(|setting| {
+            let pair = setting.split_once('=');
+            pair.ok_or_else(|| format!("argument set={setting} is not set=FILE=VALUE"))
+        })
+        .collect()
 }
 
 /// Returns the value of `key=value`.

@@ -1,9 +1,12 @@
-//! Ways to panic a distribution's kernel without a module of our own.
+//! Ways to panic a distribution's kernel, each after some settings: files, and what is written there.
 //!
 //! - `sysrq`: `c` into /proc/sysrq-trigger; the handler calls `panic()` in process context.
 //! - `null`: the same key, after the harness has put a load from address 0 over the first
 //!   instructions of `sysrq_handle_crash` through QEMU's debug port: a real NULL pointer
 //!   dereference in kernel mode, on kernels without LKDTM. Needs `panic_on_oops`.
+//! - `out-of-memory`: takes memory until there is none; needs `vm.panic_on_oom`.
+//! - `init-exit`: ends. Needs to be process 1.
+//! - `none`: nothing but the settings, of which the last may do it.
 //! - `irq-off`: the harness sends a serial BREAK and `c`; the handler then runs in the
 //!   interrupt of the UART, with interrupts masked.
 
@@ -11,15 +14,20 @@ use std::io::Read;
 
 use crate::{Result, read, write};
 
-/// Panics the kernel on a CPU; returns when the panic is left to the harness.
-pub fn panic(kind: &str, cpu: usize) -> Result<()> {
+/// Panics the kernel on a CPU; returns when the panic is left to the harness or to the kernel.
+pub fn panic(kind: &str, cpu: usize, settings: &[(&str, &str)]) -> Result<()> {
     write("/proc/sys/kernel/sysrq", "1")?;
     write("/proc/sys/kernel/panic_on_oops", "1")?;
     let mut only = rustix::thread::CpuSet::new();
     only.set(cpu);
     rustix::thread::sched_setaffinity(None, &only).map_err(|e| format!("CPU {cpu}: {e}"))?;
+    for (file, value) in settings {
+        write(file, value)?;
+    }
     match kind {
         "none" => Ok(()),
+        "out-of-memory" => take_all_memory(),
+        "init-exit" => std::process::exit(7),
         "sysrq" => {
             println!("guest: panic sysrq on cpu {cpu}");
             write("/proc/sysrq-trigger", "c")
@@ -43,8 +51,16 @@ pub fn panic(kind: &str, cpu: usize) -> Result<()> {
             Ok(())
         }
         other => Err(format!(
-            "panic={other} is none of sysrq, null, irq-off, none"
+            "panic={other} is none of sysrq, null, irq-off, out-of-memory, init-exit, none"
         )),
+    }
+}
+
+/// Takes memory until the kernel has none.
+fn take_all_memory() -> Result<()> {
+    let mut taken = Vec::new();
+    loop {
+        taken.push(vec![1_u8; 1 << 20]);
     }
 }
 

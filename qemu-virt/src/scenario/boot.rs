@@ -9,11 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::result::Outcome;
-use super::{Loader, Panic, Scenario};
+use super::{Loader, Scenario};
 use crate::qemu::{Line, Machine, Qemu};
 
 /// `mov x0, #0` and `ldr x0, [x0]`: a load from address 0 (Arm ARM C6.2, MOVZ and LDR).
 const NULL_DEREFERENCE: [u32; 2] = [0xd280_0000, 0xf940_0000];
+
+/// What the payload's first line begins with.
+pub const PAYLOAD: &str = "kdraw: capture ";
 
 /// What the console of one boot told.
 pub struct Boot {
@@ -118,9 +121,14 @@ impl Boot {
         self.lines.iter().find(panics)
     }
 
+    /// Returns the same, or where the kernel could not print it the payload's first line.
+    pub fn end_of_kernel(&self) -> Option<&Line> {
+        self.panic_line().or_else(|| self.find(PAYLOAD))
+    }
+
     /// Returns the payload's lines.
     pub fn payload(&self) -> Vec<&Line> {
-        let panic = self.panic_line().map_or(Duration::MAX, |line| line.at);
+        let panic = self.end_of_kernel().map_or(Duration::MAX, |line| line.at);
         let ours = |line: &&Line| line.at >= panic && line.text.starts_with("kdraw: ");
         self.lines.iter().filter(ours).collect()
     }
@@ -190,15 +198,12 @@ impl Boot {
 
     /// Checks that the panic is the one that was asked for, on the CPU that was asked for.
     fn check_panic(&self, scenario: &Scenario, outcome: &mut Outcome) {
-        let Some(panic) = self.panic_line() else {
+        let Some(panic) = self.end_of_kernel() else {
             outcome.check("panic", false, format!("no panic; last: {}", self.tail()));
             return;
         };
-        let proof = match scenario.panic {
-            Panic::Sysrq => "write_sysrq_trigger",
-            Panic::Null => "Unable to handle kernel NULL pointer dereference",
-            Panic::IrqOff => "pl011_int",
-        };
+        let way = scenario.panic.way();
+        let proof = way.proof;
         let kind = self.find(proof).is_some();
         let after = self.lines.iter().skip_while(|line| line.at < panic.at);
         let mut cpus = after.filter_map(|line| line.text.split_once("CPU: "));
@@ -207,7 +212,7 @@ impl Boot {
             .and_then(|(_, rest)| rest.split(' ').next()?.parse::<u32>().ok());
         outcome.check(
             "panic",
-            kind && cpu == Some(scenario.panic_cpu),
+            kind && (way.on_any_cpu || cpu == Some(scenario.panic_cpu)),
             format!(
                 "{}; on CPU {}; {proof}: {}",
                 panic.message(),
@@ -221,7 +226,7 @@ impl Boot {
     fn check_capture(&self, scenario: &Scenario, outcome: &mut Outcome) {
         let payload = self.payload();
         let (Some(panic), Some(first), Some(last)) =
-            (self.panic_line(), payload.first(), payload.last())
+            (self.end_of_kernel(), payload.first(), payload.last())
         else {
             outcome.check(
                 "capture",

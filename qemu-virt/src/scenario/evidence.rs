@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kdraw_guest::pattern::{MARKERS, PAGE_SIZE};
 use kdraw_linux::classify::{DumpLevel, PageClass};
 
-use super::boot::Boot;
+use super::boot::{self, Boot};
 use super::result::Outcome;
 use super::{Loader, Place, Scenario};
 use crate::compare::Vmcore;
@@ -53,6 +53,7 @@ pub fn check_dump(
     boot: &Boot,
     outcome: &mut Outcome,
 ) -> Result<Vec<Found>> {
+    let panic = scenario.panic.way();
     for command in ["list", "verify"] {
         let output = kdraw(scenario, Command::new(&dist.kdraw).arg(command).arg(image));
         if let Ok(text) = &output {
@@ -61,6 +62,8 @@ pub fn check_dump(
         let last = |text: String| text.lines().last().unwrap_or_default().to_owned();
         outcome.check_result(command, output.map(last));
     }
+    let listed = told_in(&place.file("list.txt"), panic.reason);
+    outcome.check_result("reason", listed);
     let info = kdraw(scenario, Command::new(&dist.kdraw).arg("info").arg(image));
     let told = |words: &str| -> Result<String> {
         let text = match &info {
@@ -94,6 +97,10 @@ pub fn check_dump(
         outcome.check_result(
             "dmesg",
             check_dmesg(&path.with_file_name("dmesg.txt"), boot),
+        );
+        outcome.check_result(
+            "culprit",
+            told_in(&path.with_file_name("dmesg.txt"), panic.culprit),
         );
         let elf = place.file("vmcore.elf");
         let converted = convert(dist, &["--format", "elf"], &path, &elf);
@@ -326,7 +333,12 @@ pub fn coverage(place: &Place, boot: &Boot, vmcore: &Vmcore, level: DumpLevel) -
 /// Checks that the extracted log is the one that the console showed, to its last line.
 pub fn check_dmesg(path: &Path, boot: &Boot) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let panic = boot.panic_line().context("the console showed no panic")?;
+    let panic = boot
+        .end_of_kernel()
+        .context("the console showed no panic")?;
+    if panic.text.starts_with(boot::PAYLOAD) {
+        return Ok("the console showed nothing of the panic".into());
+    }
     let message = panic.message();
     if !text.lines().any(|line| line.ends_with(message)) {
         bail!("{} lacks {message:?}", path.display());
@@ -352,6 +364,14 @@ pub fn check_dmesg(path: &Path, boot: &Boot) -> Result<String> {
         "{} lines, ends with {last:?}",
         text.lines().count()
     ))
+}
+
+/// Returns the last line of a file that has some words.
+fn told_in(path: &Path, words: &str) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let line = text.lines().rfind(|line| line.contains(words));
+    let line = line.with_context(|| format!("{} does not tell {words:?}", path.display()))?;
+    Ok(line.to_owned())
 }
 
 /// Finds a file by its name in a folder and below.

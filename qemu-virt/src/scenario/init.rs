@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
+use super::panics::By;
 use super::{Loader, Scenario, stock_kexec, watchdog};
 use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
@@ -99,13 +100,17 @@ pub fn fill_and_panic(scenario: &Scenario) -> String {
         true => format!(" \"estimate=--target $dump {}\"", scenario.dump),
         false => String::new(),
     };
+    let exec = match scenario.panic.way().by {
+        By::Init => "exec ",
+        By::Guest | By::Module => "",
+    };
     format!(
         "mount -o ro,noload -t ext4 $files /mnt || fail mount\n\
          {huge_pages}\
-         kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill panic={} cpu={}{snapshot}{estimate}\n\
+         {exec}kdraw-guest fill={} cache=/mnt/cache.bin tmpfs=/fill {} cpu={}{snapshot}{estimate}\n\
          fail panic\n",
         scenario.fill,
-        scenario.panic.word(),
+        scenario.panic.arguments(),
         scenario.panic_cpu
     )
 }

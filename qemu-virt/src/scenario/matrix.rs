@@ -2,6 +2,8 @@
 //!
 //! A new variant is a new row; `quick` names the kernels on which it also runs without `--full`.
 
+use clap::ValueEnum;
+
 use super::{Destination, DumpOptions, KernelChoice, Loader, Panic, Scenario};
 use crate::board::Board;
 use crate::disk_bus::DiskBus;
@@ -236,6 +238,16 @@ const VARIANTS: &[Variant] = &[
     },
 ];
 
+/// A way to panic. The machine is a small one: what differs is what the kernel says and where it
+/// stands.
+const PANIC: Variant = Variant {
+    mem: 512,
+    fill: 32,
+    panic_cpu: 1,
+    tools: true,
+    ..BASE
+};
+
 /// A scenario and how it takes part in `cargo xtask test`.
 pub struct Entry {
     /// The scenario.
@@ -256,19 +268,19 @@ pub fn all() -> Vec<Entry> {
             if !variant.suites.contains(&suite) {
                 continue;
             }
-            entries.push(Entry {
-                scenario: variant.on(suite),
-                quick: variant.quick.contains(&suite),
-                tools: variant.tools,
-                arm64_crash: variant.arm64_crash.contains(&suite),
-            });
+            entries.push(variant.on(suite));
         }
+        entries.extend(Panic::value_variants().iter().map(|&panic| {
+            let mut entry = Variant { panic, ..PANIC }.on(suite);
+            entry.scenario.name = format!("{}-panic-{}", suite.name(), panic.word());
+            entry
+        }));
     }
     entries
 }
 
 impl Variant {
-    fn on(&self, suite: Suite) -> Scenario {
+    fn on(&self, suite: Suite) -> Entry {
         let mut scenario = Scenario {
             name: format!("{}-{}", suite.name(), self.name),
             kernel: KernelChoice::Suite(suite),
@@ -293,7 +305,12 @@ impl Variant {
             dump: DumpOptions::default(),
         };
         scenario.fit_machine();
-        scenario
+        Entry {
+            scenario,
+            quick: self.quick.contains(&suite),
+            tools: self.tools,
+            arm64_crash: self.arm64_crash.contains(&suite),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub mod init;
 pub mod installed;
 pub mod kdump;
 pub mod matrix;
+pub mod panics;
 pub mod place;
 pub mod refusals;
 pub mod result;
@@ -39,6 +40,7 @@ pub mod worth;
 
 use again::{Again, Armed};
 use boot::Boot;
+pub use panics::Panic;
 pub use place::Place;
 use result::Outcome;
 use tools::{Foreign, Readers};
@@ -74,29 +76,6 @@ impl std::fmt::Display for KernelChoice {
         match self {
             Self::Suite(suite) => write!(f, "{}", format!("{suite:?}").to_lowercase()),
             Self::Root(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-/// How the kernel panics (`kdraw-guest`'s `trigger` module says what happens).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Panic {
-    /// `c` into /proc/sysrq-trigger.
-    Sysrq,
-    /// A NULL pointer dereference in kernel mode.
-    Null,
-    /// A panic in the UART's interrupt, with interrupts masked.
-    IrqOff,
-}
-
-impl Panic {
-    /// Returns the guest program's word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Sysrq => "sysrq",
-            Self::Null => "null",
-            Self::IrqOff => "irq-off",
         }
     }
 }
@@ -356,7 +335,9 @@ pub fn play(
         scenario.board.write_device_tree(&kernel, &tree)?;
     }
     let initramfs = place.file("initramfs");
-    init::image(&init::crash_script(scenario), scenario.disk, dist, &kernel)?.write(&initramfs)?;
+    let mut image = init::image(&init::crash_script(scenario), scenario.disk, dist, &kernel)?;
+    panics::install(scenario, place, &mut image)?;
+    image.write(&initramfs)?;
     let command_line = scenario.command_line();
     let machine = machine(scenario, &kernel, place, &disk, &initramfs, &command_line);
     let mut outcome = Outcome::new(scenario, &kernel);

@@ -13,10 +13,11 @@ use anyhow::{Context, Result, bail};
 
 use super::evidence::{Found, convert};
 use super::result::Outcome;
-use super::{KernelChoice, Panic, Place, Scenario};
+use super::{KernelChoice, Panic, Place, Scenario, panics};
 use crate::compare::Vmcore;
 use crate::dist::Dist;
-use crate::material;
+use crate::kernel_module;
+use crate::material::{self, Suite};
 use crate::run::{self, say};
 
 /// The readers that a vmcore is opened with.
@@ -45,7 +46,7 @@ from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import task_state_to_char
 prog = drgn.Program()
 prog.set_core_dump(sys.argv[1])
-prog.load_debug_info([sys.argv[2]])
+prog.load_debug_info(sys.argv[2:])
 tasks = list(for_each_task(prog))
 for task in tasks:
     print("task", task.pid.value_(), task_state_to_char(task), task.comm.string_().decode())
@@ -114,10 +115,15 @@ pub fn check(
             return Ok(());
         }
     };
+    let symbols = Symbols {
+        vmlinux,
+        module: panics::installed(place),
+        modules_in_crash: suite != Suite::Sid,
+    };
     let opener = Opener {
         panic: scenario.panic,
         place,
-        vmlinux: &vmlinux,
+        symbols: &symbols,
         info: &info,
     };
     let named = |name: &str| format!("{name}{suffix}");
@@ -134,13 +140,14 @@ pub fn check(
         let emulated = emulated.map(|seen| format!("{seen}; {took} s"));
         outcome.check_result(&named("crash-arm64"), emulated);
     }
-    let gdb = gdb(&found.elf, &vmlinux, &info, GDB_RELEASE).and_then(|text| {
+    let gdb = gdb(&found.elf, &symbols.vmlinux, &info, GDB_RELEASE).and_then(|text| {
         std::fs::write(place.file(&named("gdb.txt")), &text)?;
         expect(&text, &[&outcome.release])?;
         Ok(format!("init_uts_ns.name.release is {:?}", outcome.release))
     });
     outcome.check_result(&named("gdb"), gdb);
-    if found.path != found.elf {
+    // A dump's format has nothing to do with how the kernel panicked.
+    if found.path != found.elf && scenario.panic == Panic::Sysrq {
         for format in &OTHER_FORMATS {
             let result = opener.other_format(dist, format, found);
             outcome.check_result(&named(&format!("format-{}", format.name)), result);
@@ -196,22 +203,34 @@ const OTHER_FORMATS: [OtherFormat; 5] = [
     },
 ];
 
+/// Where the readers find names and types.
+struct Symbols {
+    /// The kernel's.
+    vmlinux: PathBuf,
+    /// Those of our module, if the kernel has it.
+    module: Option<PathBuf>,
+    /// Whether crash can read modules: crash 9.0.2 stops at kernels of 7.x, whose `struct module`
+    /// has no `num_gpl_syms`.
+    modules_in_crash: bool,
+}
+
 /// What it takes to open a vmcore of a scenario.
 struct Opener<'a> {
     panic: Panic,
     place: &'a Place,
-    vmlinux: &'a Path,
+    symbols: &'a Symbols,
     info: &'a BTreeMap<String, String>,
 }
 
 impl Opener<'_> {
     /// Opens a vmcore with drgn; `name` is that of the file for what it printed.
     fn drgn(&self, vmcore: &Path, name: &str) -> Result<String> {
-        let text = drgn(vmcore, self.vmlinux, DRGN_SCRIPT)?;
+        let text = drgn(vmcore, self.symbols, DRGN_SCRIPT)?;
         std::fs::write(self.place.file(&format!("{name}.txt")), &text)?;
         let tasks = text.lines().filter(|line| line.starts_with("task "));
         let tasks = tasks.count();
-        expect(&text, frames(self.panic))?;
+        let stack = text.split_once("\ncrashed ");
+        expect_frames(stack.map_or("", |(_, stack)| stack), self.panic)?;
         if tasks < FEWEST_TASKS {
             bail!("{tasks} tasks, fewer than {FEWEST_TASKS}");
         }
@@ -220,9 +239,13 @@ impl Opener<'_> {
 
     /// Opens a vmcore with crash, as [`Opener::drgn`] does.
     fn crash(&self, program: Command, vmcore: &Path, name: &str) -> Result<String> {
-        let text = crash(program, vmcore, self.vmlinux, self.info, CRASH_COMMANDS)?;
+        let text = crash(program, vmcore, self.symbols, self.info, CRASH_COMMANDS)?;
         std::fs::write(self.place.file(&format!("{name}.txt")), &text)?;
-        expect(&text, frames(self.panic))?;
+        if self.symbols.module.is_none() || self.symbols.modules_in_crash {
+            let stack = text.split_once("PID: ");
+            let stack = stack.and_then(|(_, rest)| rest.split_once(" PPID "));
+            expect_frames(stack.map_or("", |(stack, _)| stack), self.panic)?;
+        }
         expect(&text, &["Starting crashdump kernel", "TOTAL MEM"])?;
         let tasks = text.lines().filter(|line| is_task(line)).count();
         if tasks < FEWEST_TASKS {
@@ -322,7 +345,7 @@ pub type Answer = (&'static str, Result<String>);
 /// A vmcore and what its readers have to know.
 pub struct Foreign {
     vmcore: PathBuf,
-    vmlinux: PathBuf,
+    symbols: Symbols,
     /// VMCOREINFO.
     info: BTreeMap<String, String>,
 }
@@ -336,7 +359,11 @@ impl Foreign {
         };
         Ok(Self {
             vmcore: vmcore.to_path_buf(),
-            vmlinux: material::debug_kernel(suite)?,
+            symbols: Symbols {
+                vmlinux: material::debug_kernel(suite)?,
+                module: None,
+                modules_in_crash: false,
+            },
             info: vmcoreinfo(elf)?,
         })
     }
@@ -345,7 +372,7 @@ impl Foreign {
     pub fn tasks(&self) -> [Answer; 2] {
         let crash = material::crash_native().map(Command::new);
         [
-            ("drgn", drgn(&self.vmcore, &self.vmlinux, DRGN_SCRIPT)),
+            ("drgn", drgn(&self.vmcore, &self.symbols, DRGN_SCRIPT)),
             (
                 "crash",
                 crash
@@ -360,27 +387,31 @@ impl Foreign {
         let program = Command::new(material::crash_native()?);
         let all = format!("{DRGN_SCRIPT}{DRGN_MEMORY}");
         Ok([
-            ("drgn", drgn(&self.vmcore, &self.vmlinux, &all)),
+            ("drgn", drgn(&self.vmcore, &self.symbols, &all)),
             ("crash", self.crash(program, CRASH_COMMANDS)),
             (
                 "gdb",
-                gdb(&self.vmcore, &self.vmlinux, &self.info, GDB_SCRIPT),
+                gdb(&self.vmcore, &self.symbols.vmlinux, &self.info, GDB_SCRIPT),
             ),
         ])
     }
 
     fn crash(&self, program: Command, commands: &str) -> Result<String> {
-        crash(program, &self.vmcore, &self.vmlinux, &self.info, commands)
+        crash(program, &self.vmcore, &self.symbols, &self.info, commands)
     }
 }
 
-/// Returns functions that are on the stack of the panicking CPU.
-fn frames(panic: Panic) -> &'static [&'static str] {
-    match panic {
-        Panic::Sysrq => &["__handle_sysrq", "write_sysrq_trigger"],
-        Panic::Null => &["sysrq_handle_crash", "write_sysrq_trigger"],
-        Panic::IrqOff => &["__handle_sysrq", "pl011_int"],
+/// Checks that the functions of the panic are on a stack, in the order in which it is told.
+fn expect_frames(stack: &str, panic: Panic) -> Result<()> {
+    // `#3 [ffff8000804d3880] die at …`, `#1  panics_set (…)`, `#19 el0t_64_sync+0x190/0x194 (…)`.
+    let words = stack.split_whitespace();
+    let mut names = words.map(|word| word.split(['+', '.']).next().unwrap_or_default());
+    for function in panic.way().frames {
+        if !names.any(|name| name == *function) {
+            bail!("the stack lacks {function}, or has it too early:\n{stack}");
+        }
     }
+    Ok(())
 }
 
 fn expect(text: &str, words: &[&str]) -> Result<()> {
@@ -390,34 +421,44 @@ fn expect(text: &str, words: &[&str]) -> Result<()> {
     }
 }
 
-fn drgn(vmcore: &Path, vmlinux: &Path, script: &str) -> Result<String> {
+fn drgn(vmcore: &Path, symbols: &Symbols, script: &str) -> Result<String> {
     let python = material::drgn_python()?;
     run::output(
         Command::new(python)
             .args(["-c", script])
-            .args([vmcore, vmlinux]),
+            .args([vmcore, &symbols.vmlinux])
+            .args(&symbols.module),
     )
 }
 
 /// Runs crash. On kernels built for 52-bit addresses it has to be told the physical offset for
 /// the 48 bits that the CPU has, which lies 0x000f000000000000 away from VMCOREINFO's. Modules are
-/// left out: crash 9.0.2 stops at kernels of 7.x, whose `struct module` has no `num_gpl_syms`.
+/// left out unless ours is one of them.
 fn crash(
     mut command: Command,
     vmcore: &Path,
-    vmlinux: &Path,
+    symbols: &Symbols,
     info: &BTreeMap<String, String>,
     commands: &str,
 ) -> Result<String> {
     let script = std::env::temp_dir().join(format!("kdraw-crash-{}", std::process::id()));
-    std::fs::write(&script, commands)?;
-    command.args(["-s", "--no_modules", "-i"]).arg(&script);
+    let first = match &symbols.module {
+        Some(file) if symbols.modules_in_crash => {
+            format!("mod -s {} {}\n", kernel_module::NAME, file.display())
+        }
+        _ => {
+            command.arg("--no_modules");
+            String::new()
+        }
+    };
+    std::fs::write(&script, first + commands)?;
+    command.args(["-s", "-i"]).arg(&script);
     if info.get("NUMBER(VA_BITS)").map(String::as_str) == Some("52") {
         let offset = hexadecimal(info.get("NUMBER(PHYS_OFFSET)").context("no PHYS_OFFSET")?)?;
         let offset = offset.wrapping_add(0x000f_0000_0000_0000);
         command.args(["--machdep", &format!("phys_offset={offset:#x}")]);
     }
-    let output = run::output(command.args([vmlinux, vmcore]));
+    let output = run::output(command.args([symbols.vmlinux.as_path(), vmcore]));
     std::fs::remove_file(&script)?;
     output
 }
@@ -539,6 +580,34 @@ fn hexadecimal(text: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_are_whole_names_in_order() {
+        for (stack, expected) in [
+            (
+                "#8 [ffff8000804d39e0] panics_bug at ffffc570 [kdraw_panics]\n#9 panics_set",
+                true,
+            ),
+            (
+                "#0  panics_bug+0x18/0x20 (file.c:3:1)\n#1  panics_set.isra.0 (file.c:9:2)",
+                true,
+            ),
+            (
+                "#1  panics_set (file.c:9:2)\n#0  panics_bug (file.c:3:1)",
+                false,
+            ),
+            (
+                "#0  panics_bug (file.c:3:1)\n#1  panics_set_reading (file.c:9:2)",
+                false,
+            ),
+        ] {
+            assert_eq!(
+                expect_frames(stack, Panic::Bug).is_ok(),
+                expected,
+                "{stack}"
+            );
+        }
+    }
 
     #[test]
     fn tasks_of_crash_ps() {

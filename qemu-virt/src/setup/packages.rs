@@ -34,6 +34,8 @@ const BASE: &[Need] = &[
     ("zstd", "zstd"),
     ("fdisk", "sfdisk"),
     ("e2fsprogs", "mke2fs"),
+    // What the kernel module is built with, besides the compilers.
+    ("make", "make"),
 ];
 
 const TOOLS: &[Need] = &[
@@ -43,7 +45,6 @@ const TOOLS: &[Need] = &[
     ("python3-venv", "/usr/share/doc/python3-venv"),
     // What crash and the gdb inside it are built with.
     ("dpkg-dev", "dpkg-source"),
-    ("make", "make"),
     ("g++", "c++"),
     ("patch", "patch"),
     ("wget", "wget"),

@@ -1,0 +1,269 @@
+//! The ways to panic, as a table: how the guest is made to, and what must be seen of each.
+//!
+//! Debian's kernels have no LKDTM, so most of them are in a module of our own
+//! ([`crate::kernel_module`]), where each has functions of its own.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::{KernelChoice, Place, Scenario, boot};
+use crate::guest_image::Initramfs;
+use crate::kernel_module;
+
+/// Our module, with debug information, in the output folder.
+const MODULE_FILE: &str = "kdraw_panics.ko";
+/// The parameter of our module that takes the name of a way to panic.
+const PARAMETER: &str = "/sys/module/kdraw_panics/parameters/panic";
+
+/// How the kernel panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Panic {
+    /// `c` into /proc/sysrq-trigger.
+    Sysrq,
+    /// A NULL pointer dereference in kernel mode.
+    Null,
+    /// A panic in the UART's interrupt, with interrupts masked.
+    IrqOff,
+    /// A store to a field of a struct at NULL, in a module.
+    NullField,
+    /// A load through an error number that is taken for a pointer, some calls deep in a module.
+    ErrorPointer,
+    /// `BUG()`.
+    Bug,
+    /// A list entry whose neighbour does not point back, as CONFIG_DEBUG_LIST sees it.
+    ListCorruption,
+    /// A function that calls itself for ever.
+    StackOverflow,
+    /// A loop with preemption off, as the soft lockup detector sees it.
+    SoftLockup,
+    /// A loop inside an RCU read-side critical section.
+    RcuStall,
+    /// A thread that sleeps for ever with a mutex, and one that waits for the mutex.
+    HungTask,
+    /// No memory left, under `vm.panic_on_oom`.
+    OutOfMemory,
+    /// The end of process 1.
+    InitExit,
+}
+
+/// Who makes the kernel panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// `kdraw-guest`, whose `trigger` module says what happens.
+    Guest,
+    /// The same, as process 1.
+    Init,
+    /// Our module.
+    Module,
+}
+
+/// A way to panic, and what must be seen of it.
+pub struct Way {
+    /// Who does it.
+    pub by: By,
+    /// Files that are written just before, and what is written.
+    settings: &'static [(&'static str, &'static str)],
+    /// What the console shows; of messages that are no alerts, only what follows the first alert.
+    pub proof: &'static str,
+    /// Whether the CPU that panics is any, and not the one on which it was asked for.
+    pub on_any_cpu: bool,
+    /// What the black box gives as the reason.
+    pub reason: &'static str,
+    /// The function or the task to which a person would trace the panic; the log tells it.
+    pub culprit: &'static str,
+    /// Functions on the stack of the panicking task, the innermost first. Not the caller of a
+    /// function without a frame of its own: only DWARF tells that.
+    pub frames: &'static [&'static str],
+}
+
+/// What the rows of the table have in common.
+const WAY: Way = Way {
+    by: By::Module,
+    settings: &[],
+    proof: "",
+    on_any_cpu: false,
+    reason: "",
+    culprit: "",
+    frames: &[],
+};
+
+impl Panic {
+    /// Returns its name on the command line, which is the guest's word for it, too.
+    pub fn word(self) -> String {
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Returns the arguments of `kdraw-guest` that make it panic.
+    pub fn arguments(self) -> String {
+        let way = self.way();
+        let mut settings: Vec<String> = way
+            .settings
+            .iter()
+            .map(|(file, value)| format!(" set={file}={value}"))
+            .collect();
+        let word = match way.by {
+            By::Guest | By::Init => self.word(),
+            By::Module => {
+                settings.push(format!(" set={PARAMETER}={}", self.word()));
+                "none".into()
+            }
+        };
+        format!("panic={word}{}", settings.concat())
+    }
+
+    /// Returns its row of the table.
+    pub fn way(self) -> Way {
+        match self {
+            Self::Sysrq => Way {
+                by: By::Guest,
+                proof: "write_sysrq_trigger",
+                reason: "sysrq triggered crash",
+                culprit: "sysrq_handle_crash",
+                frames: &["__handle_sysrq", "write_sysrq_trigger"],
+                ..WAY
+            },
+            Self::Null => Way {
+                by: By::Guest,
+                proof: "Unable to handle kernel NULL pointer dereference",
+                reason: "NULL pointer dereference at virtual address 0000000000000000",
+                culprit: "sysrq_handle_crash",
+                frames: &["sysrq_handle_crash", "write_sysrq_trigger"],
+                ..WAY
+            },
+            Self::IrqOff => Way {
+                by: By::Guest,
+                proof: "pl011_int",
+                reason: "sysrq triggered crash",
+                culprit: "sysrq_handle_crash",
+                frames: &["__handle_sysrq", "pl011_int"],
+                ..WAY
+            },
+            Self::NullField => Way {
+                proof: "pc : panics_set_reading",
+                reason: "NULL pointer dereference at virtual address 0000000000000040",
+                culprit: "panics_set_reading",
+                frames: &["panics_set_reading", "panics_set"],
+                ..WAY
+            },
+            Self::ErrorPointer => Way {
+                proof: "pc : panics_first_letter",
+                reason: "kernel paging request at virtual address fffffffffffffff4",
+                culprit: "panics_first_letter",
+                frames: &[
+                    "panics_first_letter",
+                    "panics_open_gauge",
+                    "panics_error_pointer",
+                    "panics_set",
+                ],
+                ..WAY
+            },
+            Self::Bug => Way {
+                proof: "pc : panics_bug",
+                reason: "kernel BUG at kdraw_panics.c:",
+                culprit: "panics_bug",
+                frames: &["panics_bug", "panics_set"],
+                ..WAY
+            },
+            Self::ListCorruption => Way {
+                proof: "pc : __list_del_entry_valid",
+                reason: "kernel BUG at lib/list_debug.c:",
+                culprit: "panics_unlink",
+                frames: &["panics_unlink", "panics_list_corruption", "panics_set"],
+                ..WAY
+            },
+            Self::StackOverflow => Way {
+                // It is handled like an NMI, in which `printk` leaves the console alone
+                // (arch/arm64/kernel/traps.c, `panic_bad_stack`).
+                proof: boot::PAYLOAD,
+                on_any_cpu: true,
+                reason: "kernel stack overflow",
+                culprit: "panics_recurse",
+                frames: &["panics_recurse", "panics_stack_overflow", "panics_set"],
+                ..WAY
+            },
+            Self::SoftLockup => Way {
+                settings: &[
+                    ("/proc/sys/kernel/softlockup_panic", "1"),
+                    ("/proc/sys/kernel/watchdog_thresh", "2"),
+                ],
+                proof: "watchdog: BUG: soft lockup - CPU#",
+                reason: "softlockup: hung tasks",
+                culprit: "panics_soft_lockup",
+                frames: &["watchdog_timer_fn", "panics_soft_lockup", "panics_set"],
+                ..WAY
+            },
+            Self::RcuStall => Way {
+                settings: &[
+                    ("/proc/sys/kernel/soft_watchdog", "0"),
+                    ("/proc/sys/kernel/panic_on_rcu_stall", "1"),
+                    ("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "3"),
+                ],
+                proof: "panics_rcu_stall+",
+                reason: "RCU Stall",
+                culprit: "panics_rcu_stall",
+                frames: &["rcu_sched_clock_irq", "panics_rcu_stall", "panics_set"],
+                ..WAY
+            },
+            Self::HungTask => Way {
+                settings: &[
+                    ("/proc/sys/kernel/hung_task_panic", "1"),
+                    ("/proc/sys/kernel/hung_task_timeout_secs", "3"),
+                ],
+                proof: "INFO: task panics_holder:",
+                on_any_cpu: true,
+                reason: "hung_task: blocked tasks",
+                culprit: "panics_hold",
+                frames: &["watchdog", "kthread"],
+                ..WAY
+            },
+            Self::OutOfMemory => Way {
+                by: By::Guest,
+                settings: &[("/proc/sys/vm/panic_on_oom", "1")],
+                proof: "out_of_memory+",
+                reason: "Out of memory: system-wide panic_on_oom is enabled",
+                culprit: "kdraw-guest",
+                frames: &["out_of_memory", "do_page_fault"],
+                ..WAY
+            },
+            Self::InitExit => Way {
+                by: By::Init,
+                proof: "Attempted to kill init!",
+                reason: "Attempted to kill init! exitcode=0x00000700",
+                culprit: "kdraw-guest",
+                frames: &["do_exit", "do_group_exit"],
+                ..WAY
+            },
+        }
+    }
+}
+
+/// Puts our module into an initramfs if the scenario's panic is of it. With debug information it
+/// is left in the output folder.
+///
+/// # Errors
+///
+/// When it does not build.
+pub fn install(scenario: &Scenario, place: &Place, image: &mut Initramfs) -> Result<()> {
+    if scenario.panic.way().by != By::Module {
+        return Ok(());
+    }
+    let KernelChoice::Suite(suite) = scenario.kernel else {
+        bail!("our module needs a Debian kernel, for its headers");
+    };
+    let module = kernel_module::build(suite)?;
+    let (from, to) = (&module.debug, place.file(MODULE_FILE));
+    std::fs::copy(from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+    // Behind the kernel's own, which have numbers.
+    image.copy(&format!("modules/own-{MODULE_FILE}"), &module.stripped)
+}
+
+/// Returns our module with its debug information, if the scenario's kernel had it.
+pub fn installed(place: &Place) -> Option<PathBuf> {
+    Some(place.file(MODULE_FILE)).filter(|file| file.exists())
+}
