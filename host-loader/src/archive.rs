@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::extract::{PARTIAL, partial_name, sync_folder};
+use crate::shipped;
 use crate::system::System;
 use crate::text;
 
@@ -27,6 +28,10 @@ pub struct Archive {
     pub keep: u32,
     /// Bytes that stay free on its file system.
     pub floor: u64,
+    /// Where dumps are shipped to; those that are not there are not removed. Empty: nowhere.
+    pub ship: String,
+    /// Whether their vmcores are not.
+    pub reports_only: bool,
 }
 
 /// A dump in it.
@@ -133,7 +138,7 @@ impl Archive {
             .saturating_sub(free(&self.folder)?);
         let mut dumps = Vec::new();
         for dump in self.dumps()? {
-            if !new.contains(&dump.folder) {
+            if !new.contains(&dump.folder) && !self.waits(&dump.folder) {
                 dumps.push((size(&dump.folder)?, dump.folder));
             }
         }
@@ -156,11 +161,20 @@ impl Archive {
             keep => dumps.len().saturating_sub(keep as usize),
         };
         let oldest = dumps.into_iter().take(surplus).map(|dump| dump.folder);
-        let leaving: Vec<PathBuf> = oldest.filter(|folder| !new.contains(folder)).collect();
+        let leaving: Vec<PathBuf> = oldest
+            .filter(|folder| !new.contains(folder) && !self.waits(folder))
+            .collect();
         for folder in &leaving {
             self.remove(folder)?;
         }
         Ok(leaving)
+    }
+
+    /// Whether a dump is still to be shipped.
+    fn waits(&self, folder: &Path) -> bool {
+        let files = shipped::files(folder, self.reports_only);
+        !self.ship.is_empty()
+            && files.is_ok_and(|files| !shipped::is_shipped(folder, &self.ship, &files))
     }
 
     fn remove(&self, folder: &Path) -> Result<(), Error> {

@@ -38,6 +38,7 @@ enum Command {
     Info(commands::info::Args),
     Extract(commands::extract::Args),
     Save(commands::save::Args),
+    Ship(commands::ship::Args),
     Convert(commands::convert::Args),
     Verify(commands::verify::Args),
     Log(commands::log::Args),
@@ -50,6 +51,16 @@ enum Command {
     Receive(commands::receive::Args),
     Plan(commands::plan::Args),
     Payload(commands::payload::Args),
+}
+
+impl Cli {
+    /// The options of `kdraw ship`, for the program that does it, if that is the command.
+    pub fn ship(self) -> Option<(commands::ship::Args, System)> {
+        match self.command {
+            Command::Ship(args) => Some((args, System::new(self.sysroot))),
+            _ => None,
+        }
+    }
 }
 
 /// Runs the command.
@@ -71,6 +82,7 @@ pub fn run(cli: Cli) -> Result<Verdict> {
         Command::Info(args) => commands::info::run(&args, &system),
         Command::Extract(args) => commands::extract::run(&args, &system),
         Command::Save(args) => commands::save::run(&args, &system),
+        Command::Ship(_) => commands::ship::run(),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Verify(args) => commands::verify::run(&args, &system),
         Command::Log(args) => commands::log::run(&args, &system),

@@ -4,6 +4,7 @@
 //! source explains each. A key that is not known is an error: a setting that is silently not
 //! taken is found out after the crash.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use kdraw_linux::classify::DumpLevel;
@@ -38,12 +39,14 @@ pub struct Config {
     pub budget: u32,
     /// Have the payload identify the target's card from scratch.
     pub identify_card: bool,
-    /// Where saved dumps are copied to; empty: nowhere.
+    /// Where saved dumps are copied to, as `kdraw ship` takes it; empty: nowhere.
     pub ship: String,
     /// What makes the kernel panic, and what it does then.
     pub panic: Panic,
     /// Where dumps are saved at boot.
     pub save: Save,
+    /// How saved dumps are copied.
+    pub shipping: Shipping,
 }
 
 /// Settings of the running kernel, under its own names. What is false or 0 is not asked for, and
@@ -106,6 +109,28 @@ impl Default for Save {
     }
 }
 
+/// How saved dumps are copied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shipping {
+    /// The vmcore stays here.
+    pub reports_only: bool,
+    /// A file with passwords and keys, for its owner only; empty: none.
+    pub credentials: PathBuf,
+    /// Seconds for which a server that does not answer is tried again.
+    pub patience: u32,
+}
+
+impl Default for Shipping {
+    fn default() -> Self {
+        Self {
+            reports_only: false,
+            credentials: PathBuf::new(),
+            patience: 120,
+        }
+    }
+}
+
 /// The option of commands that read the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConfigArgs {
@@ -115,6 +140,12 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// The option, for another command's command line.
+    pub fn words(&self) -> Vec<OsString> {
+        let word = |path: &PathBuf| vec!["--config".into(), path.into()];
+        self.config.as_ref().map(word).unwrap_or_default()
+    }
+
     /// Reads the file; all defaults if nobody named one and there is none.
     ///
     /// # Errors

@@ -14,6 +14,13 @@ pub enum Verdict {
 /// Exit code 3: it could not be done; the message says why.
 pub const TROUBLE: u8 = 3;
 
+/// Exit code 4 of `kdraw ship`: nobody answers there.
+pub const UNREACHABLE: u8 = 4;
+/// Exit code 5 of `kdraw ship`: the credentials are wrong, or do not allow to write.
+pub const REFUSED: u8 = 5;
+/// Exit code 6 of `kdraw ship`: no room.
+pub const FULL: u8 = 6;
+
 impl From<Verdict> for ExitCode {
     fn from(verdict: Verdict) -> Self {
         match verdict {

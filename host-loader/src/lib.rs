@@ -19,7 +19,7 @@
 //! - With a board on a serial line: [`receive`] takes its dump into an image file.
 //! - With a dump: [`source`] finds the partition, [`partition`] its headers, [`scan`] reads a
 //!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it;
-//!   [`archive`] is where dumps are saved.
+//!   [`archive`] is where dumps are saved, [`shipped`] what of them is on other machines.
 //! - Inside a dump, whatever holds it: [`dump`] opens it for [`kdraw_kernel`], which knows the
 //!   crashed kernel's symbols and types.
 //!
@@ -59,6 +59,7 @@ pub mod receive;
 pub mod reserve;
 pub mod scan;
 pub mod sd_card;
+pub mod shipped;
 pub mod signatures;
 pub mod source;
 pub mod summary;

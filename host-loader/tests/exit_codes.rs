@@ -62,6 +62,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
     ("save", 3, &[], |s| {
         s.put("etc/kdraw.conf", "target = 'NONE'\n");
     }),
+    ("ship", 2, &["--patience", "long"], |_| {}),
+    ("ship", 3, &["--config", "NONE"], |_| {}),
     ("status", 1, &[], |_| {}),
     ("struct", 2, &["NONE"], |_| {}),
     ("struct", 3, &["NONE", "page"], |_| {}),

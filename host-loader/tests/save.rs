@@ -207,3 +207,45 @@ fn a_dump_that_cannot_be_saved_does_not_keep_back_the_next() {
         (vec![FIRST.to_owned(), SECOND.to_owned()], 1)
     );
 }
+
+#[test]
+fn a_dump_that_is_still_to_be_shipped_is_not_removed_and_no_saving_fails_for_it() {
+    let scene = Scene::new("keep = 1\nmin_free_mib = 0\n");
+    common::dump(&scene.image, 1);
+    scene.save();
+    assert_eq!(scene.names(), [FIRST]);
+    let text = fs::read_to_string(scene.system.path("etc/kdraw.conf")).unwrap();
+    let ship = scene.system.path("not-mounted");
+    let configured = format!("ship = {ship:?}\n{text}\n[shipping]\npatience = 0\n");
+    scene.system.put("etc/kdraw.conf", configured);
+    common::dump(&scene.image, 2);
+    let (code, text) = scene.save();
+    assert!(text.contains("not shipped"), "{text}");
+    // This dump's ring buffer is lost; the code says no more than that.
+    assert_eq!((code, scene.names().len()), (1, 2), "{text}");
+    let (code, text) = scene.save();
+    assert_eq!((code, text.contains("not shipped")), (0, true), "{text}");
+    // Once they are there, the older one may go.
+    for folder in scene.names() {
+        let folder = scene.system.path(&format!("var/crash/{folder}"));
+        let files = kdraw::shipped::files(&folder, false).unwrap();
+        let there = |(name, bytes)| kdraw::shipped::Shipped {
+            name,
+            bytes,
+            sha256: String::new(),
+        };
+        let shipment = kdraw::shipped::Shipment {
+            url: ship.to_str().unwrap().into(),
+            at: 0,
+            files: files.into_iter().map(there).collect(),
+        };
+        kdraw::shipped::note(&folder, shipment).unwrap();
+    }
+    common::dump(&scene.image, 3);
+    scene.save();
+    let names = scene.names();
+    assert!(
+        names.len() == 1 && names[0].ends_with("03030303"),
+        "{names:?}"
+    );
+}

@@ -20,6 +20,7 @@ pub mod read;
 pub mod receive;
 pub mod reserve;
 pub mod save;
+pub mod ship;
 pub mod status;
 pub mod sym;
 pub mod test;

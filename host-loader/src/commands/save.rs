@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use kdraw_format::layout::SlotPlace;
 use serde::Serialize;
 
-use super::extract as shown;
+use super::{extract as shown, ship};
 use crate::archive::Archive;
 use crate::config::{Config, ConfigArgs};
 use crate::exit::Verdict;
@@ -33,6 +33,10 @@ use crate::text;
 ///
 /// A slot is marked as free once the dump's files are durable. Then each program in [save] hooks
 /// is run once, in the order of their names, with the dump's folder as its argument.
+///
+/// At last, if the configuration has `ship`, dumps that have not been copied there are, those of
+/// earlier boots too, as by `kdraw ship`. Until then they are not removed. Whether that works does
+/// not change the exit code.
 ///
 /// Exit code 1 if something of a dump is lost, one cannot be saved, or a hook fails.
 #[derive(clap::Args)]
@@ -65,7 +69,20 @@ struct Report {
 /// If the target, the folder of dumps, or that of hooks cannot be read.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let config = args.config.read(system)?;
-    let target = match Wish::configured(&config).target {
+    let saved = save_all(args, &config, system);
+    // Whatever became of that: dumps of earlier boots may wait.
+    match ship::waiting(&config, &args.config, system) {
+        Ok(Some(status)) if !status.success() => {
+            eprintln!("kdraw: not shipped ({status}); the next boot tries again, or `kdraw ship`");
+        }
+        Ok(_) => {}
+        Err(why) => eprintln!("kdraw: not shipped: {why:#}"),
+    }
+    saved
+}
+
+fn save_all(args: &Args, config: &Config, system: &System) -> Result<Verdict> {
+    let target = match Wish::configured(config).target {
         Some(target) => target,
         None => return nothing(args, "no target in the configuration"),
     };
@@ -85,9 +102,11 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         folder: system.path(&config.save.directory),
         keep: config.save.keep,
         floor: config.save.min_free_mib.saturating_mul(1 << 20),
+        ship: config.ship.clone(),
+        reports_only: config.shipping.reports_only,
     };
     let archive = archive.open(system)?;
-    let hooks = hooks(&system.path(&config.save.hooks), &config)?;
+    let hooks = hooks(&system.path(&config.save.hooks), config)?;
     let mut report = Report::default();
     for slot in &waiting {
         // Whatever is wrong with one, the others are saved.
