@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::checks;
 use crate::run::{self, say};
@@ -87,22 +87,15 @@ pub fn build() -> Result<Dist> {
     ));
 
     let tool = |target: &str, name: &str| -> Result<PathBuf> {
-        let mut build = cargo(&["-p", "kdraw", "--bin", "kdraw", "--release"], target);
+        let mut build = static_release("kdraw", target);
         build
             .env("KDRAW_PAYLOAD", &capture_img)
             .env("KDRAW_PAYLOAD_ELF", &capture_elf);
-        // For boards .cargo/config.toml has it. For this machine that would be for its tests too.
-        if target != LINUX_TARGET {
-            let variable = target.to_uppercase().replace('-', "_");
-            let variable = format!("CARGO_TARGET_{variable}_RUSTFLAGS");
-            build.env(variable, "-Ctarget-feature=+crt-static");
-        }
         run::quiet(&mut build)?;
         install(&built(target, "release", "kdraw"), &dir.join(name))
     };
     say("building kdraw for this machine");
-    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let kdraw = tool(&host, "kdraw")?;
+    let kdraw = tool(&this_machine(), "kdraw")?;
     say("building kdraw for arm64");
     let kdraw_aarch64 = tool(LINUX_TARGET, "kdraw-aarch64")?;
     say("building the guest's program");
@@ -121,6 +114,44 @@ pub fn build() -> Result<Dist> {
         capture_elf,
         guest,
     })
+}
+
+/// Returns the program that ships dumps, for this machine or for `boards`, which lies beside the
+/// others. It takes minutes to build, and few need it, so it is built only when it is asked for.
+///
+/// # Errors
+///
+/// When it does not build, or is not among the programs that were built elsewhere.
+pub fn shipper(dist: &Dist, boards: bool) -> Result<PathBuf> {
+    let (target, name) = match boards {
+        true => (LINUX_TARGET.to_owned(), "kdraw-ship-aarch64"),
+        false => (this_machine(), "kdraw-ship"),
+    };
+    let program = dist.kdraw.with_file_name(name);
+    if dist.kdraw.parent() == Some(&run::target_dir().join("dist")) {
+        say(format!("building {name} (some minutes)"));
+        run::quiet(&mut static_release("kdraw-ship", &target))?;
+        return install(&built(&target, "release", "kdraw-ship"), &program);
+    }
+    ensure!(program.exists(), "{} is not there", program.display());
+    Ok(program)
+}
+
+/// This machine as Rust calls it.
+fn this_machine() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// Starts the build of a package's program of the same name, static.
+fn static_release(package: &str, target: &str) -> Command {
+    let mut build = cargo(&["-p", package, "--bin", package, "--release"], target);
+    // For boards .cargo/config.toml has it. For this machine that would be for its tests too.
+    if target != LINUX_TARGET {
+        let variable = target.to_uppercase().replace('-', "_");
+        let variable = format!("CARGO_TARGET_{variable}_RUSTFLAGS");
+        build.env(variable, "-Ctarget-feature=+crt-static");
+    }
+    build
 }
 
 /// Starts a `cargo build` of this workspace.

@@ -28,6 +28,7 @@ mod qemu;
 mod run;
 mod scenario;
 mod setup;
+mod shipping;
 mod test;
 
 /// Builds kdraw, runs it against real kernels under QEMU, and prepares the machine for both.

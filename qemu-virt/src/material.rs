@@ -15,6 +15,8 @@
 //! makedumpfile/         makedumpfile for this machine that reads arm64 dumps
 //! system/trixie/        a Debian system with systemd, unpacked
 //! cargo-deb/            makes Debian packages; cargo-deny/ likewise looks at licences
+//! s3s-fs/               an S3-compatible store for this machine
+//! servers/              SSH, FTP and WebDAV servers for this machine, in a root folder of their own
 //! qemu/                 Debian's newest QEMU for this machine, where its own is older
 //! ```
 //! A folder appears under its final name only when it is complete. A lock lets several xtasks run
@@ -447,7 +449,11 @@ pub fn unpack_with_libraries(apt: &Apt, name: &str, root: &Path) -> Result<()> {
 }
 
 /// Finds a package and the libraries that it depends on, however indirectly.
-fn with_libraries(apt: &Apt, name: &str) -> Result<Vec<Package>> {
+///
+/// # Errors
+///
+/// When the suite lacks one of them.
+pub fn with_libraries(apt: &Apt, name: &str) -> Result<Vec<Package>> {
     let mut packages = vec![apt.require(name)?];
     let mut looked_at = 0;
     while let Some(new) = packages.get(looked_at..).filter(|new| !new.is_empty()) {

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use object::{Architecture, Object as _};
 
-use crate::dist::Dist;
+use crate::dist::{self, Dist};
 use crate::run::{self, say};
 use crate::{e2e, man, material, setup};
 
@@ -53,7 +53,13 @@ pub fn main(args: &Args) -> Result<()> {
     let dist = e2e::programs(args.dist.as_deref())?;
     for (machine, program) in machines(&dist) {
         let stage = stage(machine, program)?;
-        for file in [deb(machine)?, tarball(machine, &stage)?] {
+        let shipper = dist::shipper(&dist, machine == ARM64)?;
+        put_program(machine, &shipper, &stage.join("kdraw-ship"))?;
+        for file in [
+            deb(machine, "kdraw")?,
+            deb(machine, "kdraw-ship")?,
+            tarball(machine, &stage)?,
+        ] {
             let length = std::fs::metadata(&file)?.len();
             say(format!("{length:>9} bytes  {}", file.display()));
         }
@@ -77,7 +83,7 @@ fn machines(dist: &Dist) -> Vec<(Machine, &Path)> {
 /// When it cannot be made.
 pub fn arm64(dist: &Dist) -> Result<PathBuf> {
     stage(ARM64, &dist.kdraw_aarch64)?;
-    deb(ARM64)
+    deb(ARM64, "kdraw")
 }
 
 fn folder() -> PathBuf {
@@ -92,14 +98,7 @@ fn stage(machine: Machine, program: &Path) -> Result<PathBuf> {
     let copy = |from: &Path, to: &Path| {
         run::quiet(Command::new("cp").arg("-r").args([from, to])).context("cannot copy")
     };
-    copy(program, &stage.join("kdraw"))?;
-    let is_native = machine.1.starts_with(std::env::consts::ARCH);
-    let strip = match is_native {
-        true => "strip",
-        // As .cargo/config.toml's linker.
-        false => "aarch64-linux-gnu-strip",
-    };
-    run::quiet(Command::new(strip).arg(stage.join("kdraw")))?;
+    put_program(machine, program, &stage.join("kdraw"))?;
     let manual = man::write()?;
     for part in ["man1", "completions"] {
         copy(&manual.join(part), &stage.join(part))?;
@@ -110,22 +109,35 @@ fn stage(machine: Machine, program: &Path) -> Result<PathBuf> {
     Ok(stage)
 }
 
-/// Makes a Debian package of what is laid out.
-fn deb(machine: Machine) -> Result<PathBuf> {
+/// Copies a program without its symbols.
+fn put_program(machine: Machine, from: &Path, to: &Path) -> Result<()> {
+    std::fs::copy(from, to)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    let is_native = machine.1.starts_with(std::env::consts::ARCH);
+    let strip = match is_native {
+        true => "strip",
+        // As .cargo/config.toml's linker.
+        false => "aarch64-linux-gnu-strip",
+    };
+    run::quiet(Command::new(strip).arg(to))
+}
+
+/// Makes the Debian package `name` of what is laid out.
+fn deb(machine: Machine, name: &str) -> Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
-    let deb = folder().join(format!("kdraw_{version}_{}.deb", machine.0));
+    let deb = folder().join(format!("{name}_{version}_{}.deb", machine.0));
     run::quiet(
         Command::new(material::cargo_tool("cargo-deb", "dev")?)
             .args(["--no-build", "--target", machine.1, "--output"])
             .arg(&deb)
-            .args(["--deb-revision", "", "--package", "kdraw", "--no-strip"])
+            .args(["--deb-revision", "", "--no-strip", "--package", name])
             .current_dir(run::workspace())
             .env("CARGO_TARGET_DIR", folder().join("stage")),
     )?;
     Ok(deb)
 }
 
-/// Makes a tarball of the same files, for systems without dpkg.
+/// Makes a tarball of all that is laid out, for systems without dpkg.
 fn tarball(machine: Machine, stage: &Path) -> Result<PathBuf> {
     let name = format!("kdraw-{}-{}", env!("CARGO_PKG_VERSION"), machine.0);
     let tarball = folder().join(format!("{name}.tar.gz"));
@@ -144,7 +156,11 @@ fn tarball(machine: Machine, stage: &Path) -> Result<PathBuf> {
             .arg(&tarball)
             .arg("-C")
             .arg(stage)
-            .args(["kdraw", "man1", "completions"])
+            .args(
+                ["kdraw", "kdraw-ship", "man1", "completions"]
+                    .iter()
+                    .filter(|name| stage.join(name).exists()),
+            )
             .arg("-C")
             .arg(loader)
             .args(["kdraw.conf", "packaging"])
@@ -164,7 +180,7 @@ pub fn check(dist: &Dist) -> Result<String> {
     let mut said = Vec::new();
     for (machine, program) in machines(dist) {
         let stage = stage(machine, program)?;
-        let (deb, tarball) = (deb(machine)?, tarball(machine, &stage)?);
+        let (deb, tarball) = (deb(machine, "kdraw")?, tarball(machine, &stage)?);
         check_deb(machine, &deb).with_context(|| deb.display().to_string())?;
         check_tarball(&tarball).with_context(|| tarball.display().to_string())?;
         for file in [deb, tarball] {

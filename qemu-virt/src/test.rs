@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::dist::Dist;
 use crate::scenario::tools::Readers;
 use crate::scenario::{self, Place, installed, matrix, refusals};
-use crate::{boards, checks, deny, e2e, fuzz, package, run, setup};
+use crate::{boards, checks, deny, dist, e2e, fuzz, package, run, setup, shipping};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -234,6 +234,7 @@ fn guest_tests<'a>(args: &Args, dist: Option<&'a Dist>) -> Vec<Test<'a>> {
     tests.extend(refusals::names(full).map(|case| refusal_test(case, dist)));
     if full {
         tests.push(installed_test(tools, dist));
+        tests.extend(shipping::names().map(|place| shipping_test(place, dist)));
     }
     tests
 }
@@ -270,6 +271,20 @@ fn installed_test(tools: bool, dist: Option<&Dist>) -> Test<'_> {
     };
     Test {
         name: installed::NAME.into(),
+        work: Box::new(work),
+    }
+}
+
+/// Returns the test of shipping to a kind of place.
+fn shipping_test<'a>(place: &'static str, dist: Option<&'a Dist>) -> Test<'a> {
+    let work = move || {
+        let dist = dist.ok_or_else(|| anyhow::anyhow!("nothing was built"))?;
+        let out = run::target_dir().join("shipping").join(place);
+        dist::shipper(dist, false)?;
+        shipping::play(place, &dist.kdraw, &out)
+    };
+    Test {
+        name: format!("shipping {place}"),
         work: Box::new(work),
     }
 }
