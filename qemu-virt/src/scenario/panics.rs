@@ -167,7 +167,7 @@ impl Panic {
                 proof: "pc : panics_bug",
                 reason: "kernel BUG at kdraw_panics.c:",
                 culprit: "panics_bug",
-                frames: &["panics_bug", "panics_set"],
+                frames: &["panics_bug", "param_attr_store"],
                 ..WAY
             },
             Self::ListCorruption => Way {
@@ -195,7 +195,11 @@ impl Panic {
                 proof: "watchdog: BUG: soft lockup - CPU#",
                 reason: "softlockup: hung tasks",
                 culprit: "panics_soft_lockup",
-                frames: &["watchdog_timer_fn", "panics_soft_lockup", "panics_set"],
+                frames: &[
+                    "watchdog_timer_fn",
+                    "panics_soft_lockup",
+                    "param_attr_store",
+                ],
                 ..WAY
             },
             Self::RcuStall => Way {
@@ -207,7 +211,11 @@ impl Panic {
                 proof: "panics_rcu_stall+",
                 reason: "RCU Stall",
                 culprit: "panics_rcu_stall",
-                frames: &["rcu_sched_clock_irq", "panics_rcu_stall", "panics_set"],
+                frames: &[
+                    "rcu_sched_clock_irq",
+                    "panics_rcu_stall",
+                    "param_attr_store",
+                ],
                 ..WAY
             },
             Self::HungTask => Way {

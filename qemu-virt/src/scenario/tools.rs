@@ -585,19 +585,19 @@ mod tests {
     fn frames_are_whole_names_in_order() {
         for (stack, expected) in [
             (
-                "#8 [ffff8000804d39e0] panics_bug at ffffc570 [kdraw_panics]\n#9 panics_set",
+                "#8 [ffff8000804d39e0] panics_bug at ffffc570 [kdraw_panics]\n#9 param_attr_store",
                 true,
             ),
             (
-                "#0  panics_bug+0x18/0x20 (file.c:3:1)\n#1  panics_set.isra.0 (file.c:9:2)",
+                "#0  panics_bug+0x18/0x20 (file.c:3:1)\n#1  param_attr_store.isra.0 (file.c:9:2)",
                 true,
             ),
             (
-                "#1  panics_set (file.c:9:2)\n#0  panics_bug (file.c:3:1)",
+                "#1  param_attr_store (file.c:9:2)\n#0  panics_bug (file.c:3:1)",
                 false,
             ),
             (
-                "#0  panics_bug (file.c:3:1)\n#1  panics_set_reading (file.c:9:2)",
+                "#0  panics_bug (file.c:3:1)\n#1  param_attr_store_all (file.c:9:2)",
                 false,
             ),
         ] {
