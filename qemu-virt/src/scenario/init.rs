@@ -21,6 +21,11 @@ pub const SHEBANG: &str = "#!/bin/busybox sh\n";
 /// ext4 asks the crypto API for by name, so no module depends on it.
 const FILE_SYSTEM: [&str; 3] = ["crc32c_generic", "crc32c_cryptoapi", "ext4"];
 
+/// How a script mounts FAT in a file, and the modules for it: the kernel asks for code page and
+/// character set by name.
+pub const MOUNT_FAT: &str = "mount -t vfat -o loop";
+const FAT: [&str; 4] = ["loop", "vfat", "nls_cp437", "nls_ascii"];
+
 /// Makes six huge pages, and a file of three.
 const HUGE_PAGES: &str = "echo 6 > /proc/sys/vm/nr_hugepages\n\
     mkdir /huge && mount -t hugetlbfs huge /huge && fallocate -l 6M /huge/file || fail huge\n";
@@ -51,6 +56,9 @@ pub fn image(script: &str, disk: DiskBus, dist: &Dist, kernel: &Kernel) -> Resul
     let mut modules = modules(disk);
     if script.contains(watchdog::WATCHED) {
         modules.push(watchdog::MODULE);
+    }
+    if script.contains(MOUNT_FAT) {
+        modules.extend(FAT);
     }
     image.modules(&kernel.modules, &modules)?;
     image.program("init", script.as_bytes());

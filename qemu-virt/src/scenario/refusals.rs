@@ -33,6 +33,24 @@ pub const MEM_MIB: u64 = 512;
 const ARMED: &str = "must format kdraw format --yes $dump\n\
                      must load kdraw load --target $dump\n\
                      must status kdraw status\n";
+/// What the tool finds its target by.
+const CONFIGURED: &str = "mkdir -p /etc\n\
+    printf 'target = \"%s\"\\n[save]\\ndirectory = \"/fill\"\\nmin_free_mib = 1\\n' $dump \
+    > /etc/kdraw.conf\n";
+/// `kdraw reserve` on a Raspberry Pi's FAT: done, undone, and hindered by a full file system and by
+/// one that is mounted read-only.
+const RESERVED_ON_FAT: &str = "pi=/fill/pi\nboot=$pi/boot/firmware\nmkdir -p $boot\n\
+    dd if=/dev/zero of=/fill/fat bs=1M count=4\nmkdosfs /fill/fat\n\
+    must fat mount -t vfat -o loop /fill/fat $boot\n\
+    printf 'console=serial0,115200 rootwait' > $boot/cmdline.txt\ncp $boot/cmdline.txt /fill/was\n\
+    as_before() { cmp /fill/was $boot/cmdline.txt && [ \"$(ls $boot)\" = cmdline.txt ]; }\n\
+    must reserve kdraw reserve --yes --root $pi\n\
+    must reserved grep -q 'rootwait crashkernel=8M' $boot/cmdline.txt\n\
+    must undo kdraw reserve --yes --undo --root $pi\nmust undone as_before\n\
+    dd if=/dev/zero of=$boot/filler bs=512\n\
+    kdraw reserve --yes --root $pi\nmust full test $? = 3\n\
+    rm $boot/filler\nmust intact as_before\nmount -o remount,ro $boot\n\
+    kdraw reserve --yes --root $pi\nmust read-only test $? = 3\nmust unharmed as_before\n";
 /// Lets the harness act.
 const PAUSE: &str = "sync\necho 'guest: pause'\nread answer\n";
 /// Tells where the SD host's registers are.
@@ -483,6 +501,34 @@ const CASES: &[Case] = &[
         left: Some((Outcome::Writing, EpitaphKind::None)),
         lasts: Duration::from_secs(8),
         ..CASE
+    },
+    Case {
+        name: "checked-rehearsed-crashed",
+        script: &[
+            RESERVED_ON_FAT,
+            "must format kdraw format --yes $dump\n",
+            CONFIGURED,
+            "must load kdraw load\n",
+            // Nothing that --fix could enable loads the payload at the guest's next boot.
+            "kdraw check --fix --yes\nkdraw check --json > /fill/check\n",
+            "must live grep -q 446 /proc/sys/kernel/sysrq\n",
+            "must kept grep -q 'kernel.sysrq = 446' /etc/sysctl.d/kdraw.conf\n",
+            // The service, and the whole because of it.
+            "must json [ $(grep -c '\"state\": \"red\"' /fill/check) = 2 ]\n",
+            "must rehearse kdraw test\n",
+            "echo crash | kdraw test --crash\n",
+        ],
+        says: &[
+            "Make room",
+            "remount,rw",
+            "0 amber, 1 red",
+            "service          neither kdraw.service nor",
+            "write /etc/sysctl.d/kdraw.conf: kernel.sysrq = 446",
+            "has both signatures at the plan's place",
+            "dump complete",
+        ],
+        quick: true,
+        ..CAPTURES
     },
     Case {
         name: "slots-full",
