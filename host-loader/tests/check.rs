@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::process::{Command, Stdio};
 
 use common::FakeSystem;
 use common::board::Board;
@@ -372,6 +373,9 @@ fn each_requirement_turns_red_with_its_reason_and_its_fix() {
         (&["target"], "expected 00000000-", "uuid = ", |b| {
             configure(b, "uuid = '00000000-0000-0000-0000-000000000000'");
         }),
+        (&["target"], "is read-only", "blockdev --setrw ", |b| {
+            b.system.put("sys/class/block/vda4/ro", "1\n");
+        }),
         (&["target"], "nobody has extracted", "kdraw extract", |b| {
             common::dump(&b.system.device(), 1);
         }),
@@ -454,6 +458,12 @@ fn each_requirement_turns_red_with_its_reason_and_its_fix() {
             },
         ),
         (
+            &["crash_kexec_post_notifiers"],
+            "do not run",
+            "echo Y >",
+            |b| configure(b, "[panic]\ncrash_kexec_post_notifiers = true"),
+        ),
+        (
             &["service"],
             "not enabled",
             "systemctl enable kdraw.service",
@@ -478,6 +488,106 @@ fn each_requirement_turns_red_with_its_reason_and_its_fix() {
         ),
     ];
     play(table, check);
+}
+
+/// Runs a command as it is named as a fix, on this machine instead of the real one.
+fn run(board: &Board, command: &str) -> String {
+    let system = &board.system;
+    let root = system.path("");
+    let root = root.to_str().unwrap().trim_end_matches('/');
+    let tool = env!("CARGO_BIN_EXE_kdraw");
+    for (name, script) in [
+        (
+            // The kernel says by itself what is loaded.
+            "kdraw",
+            format!(
+                "case $1 in load) set -- \"$@\" --payload {root}/payload.img ;; esac\n\
+                 {tool} \"$@\" --sysroot {root} || exit\n\
+                 case $1 in load) echo 1 ;; unload) echo 0 ;; *) exit 0 ;; esac \
+                 > {root}/sys/kernel/kexec_crash_loaded\n"
+            ),
+        ),
+        (
+            "sysctl",
+            format!("it=${{2#kernel.}}\necho ${{it#*=}} > {root}/proc/sys/kernel/${{it%%=*}}\n"),
+        ),
+    ] {
+        let path = format!("bin/{name}");
+        system.put(&path, format!("#!/bin/sh\n{script}"));
+        fs::set_permissions(system.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .env("PATH", format!("{root}/bin:{path}"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+#[test]
+fn what_is_named_as_a_fix_sets_it_right_when_it_is_run() {
+    let table: &[(&str, &str, Break)] = &[
+        ("loaded", "kdraw load", |b| {
+            b.system.put("sys/kernel/kexec_crash_loaded", "0\n");
+        }),
+        ("loaded", "kdraw unload --force && kdraw load", |b| {
+            b.system.put("proc/sys/kernel/random/boot_id", "boot-2\n");
+        }),
+        ("loaded", "kdraw load", |b| {
+            let (code, text) = b.system.kdraw(&["format", "DEVICE"]);
+            assert_eq!(code, 0, "{text}");
+        }),
+        ("loaded", "kdraw load", |b| {
+            let mut image = fs::read(b.system.path("payload.img")).unwrap();
+            image[4096] = 1;
+            b.system.put("payload.img", image);
+        }),
+        ("target", "kdraw format ", |b| {
+            let zeros = vec![0; FakeSystem::PARTITION_LEN as usize];
+            fs::write(b.system.device(), zeros).unwrap();
+        }),
+        ("target", "kdraw format ", |b| {
+            b.system.put("sys/class/block/vda4/start", "2097152\n");
+        }),
+        ("target", "kdraw extract ", |b| {
+            common::dump(&b.system.device(), 1);
+            let (device, to) = (b.system.device(), b.system.path("crash"));
+            let text =
+                format!("target = {device:?}\n[save]\ndirectory = {to:?}\nmin_free_mib = 0\n");
+            b.system.put("etc/kdraw.conf", text);
+        }),
+        ("panic_on_oops", "sysctl", |b| {
+            b.system.put("proc/sys/kernel/panic_on_oops", "0\n");
+        }),
+        ("sysrq", "sysctl", |b| {
+            b.system.put("proc/sys/kernel/sysrq", "438\n");
+        }),
+        ("hung_task_panic", "sysctl", |b| {
+            configure(b, "[panic]\nhung_task_panic = true");
+        }),
+        ("softlockup_panic", "sysctl", |b| {
+            configure(b, "[panic]\nsoftlockup_panic = true");
+        }),
+        ("panic", "sysctl", |b| {
+            b.system.put("proc/sys/kernel/panic", "0\n");
+        }),
+    ];
+    for (name, begin, break_it) in table {
+        let board = green();
+        break_it(&board);
+        let look = || {
+            let (_, lines) = check(&board);
+            let line = lines.into_iter().find(|line| line.name == *name);
+            line.unwrap()
+        };
+        let Line { state, fix, .. } = look();
+        assert!(state != "green" && fix.starts_with(begin), "{name}: {fix}");
+        let told = run(&board, &fix);
+        let Line { state, reason, .. } = look();
+        assert!(state == "green", "{fix} said {told}and {name}: {reason}");
+    }
 }
 
 #[test]

@@ -136,6 +136,7 @@ pub fn target(facts: &Facts<'_>) -> Judgement {
         let judgement = Judgement::red(why.to_string());
         match why {
             BadTarget::Unsigned { .. } | BadTarget::Moved { .. } => judgement.fix(&format),
+            BadTarget::ReadOnly(_) => judgement.fix(format!("blockdev --setrw {target}")),
             BadTarget::Uuid { found, .. } => {
                 judgement.fix(format!("uuid = \"{found}\" in /etc/kdraw.conf"))
             }
