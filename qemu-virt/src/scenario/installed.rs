@@ -104,7 +104,8 @@ elif [ ! -e /root/crashed ]; then
     sync
     echo c > /proc/sysrq-trigger
 else
-    step saved test -f /var/crash/*/vmcore
+    step saved within sh -c 'test -f /var/crash/*/vmcore &&
+        [ "$(systemctl is-active kdraw-extract.service)" = inactive ]'
     step hooked grep -x '/var/crash/.*' /root/hooked
     step nothing-more kdraw save
     step check kdraw check
