@@ -84,8 +84,9 @@ fn run(args: &Args, system: &System) -> anyhow::Result<Option<ShipError>> {
     let url = args.url.as_ref().unwrap_or(&config.ship);
     let usage = |why: String| Cli::command().error(clap::error::ErrorKind::ValueValidation, why);
     if url.is_empty() {
-        if !args.json {
-            println!("Nothing to ship: `ship` in the configuration says not where to.");
+        match args.json {
+            true => println!("{}", serde_json::to_string_pretty(&Report::default())?),
+            false => println!("Nothing to ship: `ship` in the configuration says not where to."),
         }
         return Ok(None);
     }
