@@ -119,7 +119,7 @@ impl Line {
         if let Some(Event::BlackBox(_)) = self.events.last() {
             self.black_box_us.get_or_insert(self.now_us);
         }
-        for byte in reception.answer().unwrap_or_default() {
+        for byte in reception.answer(bytes.is_empty()).unwrap_or_default() {
             if self.deaf {
                 break;
             }

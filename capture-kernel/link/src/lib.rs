@@ -58,7 +58,8 @@
 //! While nobody answers it sends what it has *blindly*, [`sender::BLIND_PASSES`] times: a recorded
 //! line then holds the black box twice.
 //!
-//! A receiver that hears `Sync` answers with `Ack`, and with a further one whenever data came.
+//! A receiver that hears `Sync` answers with `Ack`, and with a further one when data came: at once if
+//! the line is quiet after that, otherwise no sooner than twice an `Ack`'s length has come.
 //! The sender keeps every record until all of it is on file, and goes on with a new receiver at
 //! the start of the first one that it keeps; so a receiver that was restarted needs nothing but
 //! its file. The line does not reorder: what was sent before something that arrived, and did not

@@ -32,6 +32,9 @@ pub struct Receiver {
     next: u32,
     window: [[u8; GRANULE]; PLACES],
     held: [bool; PLACES],
+    /// Bytes that came since the last `Ack`, and how many must before the next.
+    since: usize,
+    spacing: usize,
 }
 
 fn place(granule: u32) -> usize {
@@ -47,7 +50,21 @@ impl Receiver {
             next: 0,
             window: [[0; GRANULE]; PLACES],
             held: [false; PLACES],
+            since: 0,
+            spacing: 0,
         }
+    }
+
+    /// Counts bytes from the line, frames or not.
+    pub fn count(&mut self, bytes: usize) {
+        self.since = self.since.saturating_add(bytes);
+    }
+
+    /// Whether an `Ack` may go out though more may come at once: at least twice its length came
+    /// since the last. With one for each short frame, a way back that is slower than the way there
+    /// would fill with `Ack`s that are out of date.
+    pub fn may_ack(&self) -> bool {
+        self.since >= self.spacing
     }
 
     /// What frames are decoded with; `None` before the first `Sync`.
@@ -111,7 +128,7 @@ impl Receiver {
     }
 
     /// Writes the `Ack` that is due now; returns its length on the wire.
-    pub fn ack(&self, wire: &mut [u8; MAX_WIRE]) -> usize {
+    pub fn ack(&mut self, wire: &mut [u8; MAX_WIRE]) -> usize {
         let mut held = [0u8; TOLD as usize / 8];
         let mut len = 0;
         for (index, byte) in held.iter_mut().enumerate() {
@@ -129,6 +146,8 @@ impl Receiver {
             next: self.next,
             held: held.get(..len).unwrap_or_default(),
         };
-        ack.encode(self.session().unwrap_or(0), wire)
+        let len = ack.encode(self.session().unwrap_or(0), wire);
+        (self.since, self.spacing) = (0, len.saturating_mul(2));
+        len
     }
 }

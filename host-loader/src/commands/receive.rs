@@ -17,6 +17,8 @@ use crate::text;
 
 /// How long the line is listened to at once.
 const LISTEN: Duration = Duration::from_millis(50);
+/// After how long without a byte the line is quiet: an answer that is due goes out.
+const QUIET: Duration = Duration::from_millis(5);
 /// How often a line that has ended is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
 /// How long the line must be silent after the end of a dump, so that the board heard it too.
@@ -86,18 +88,26 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let mut talk = Talk::new();
     let mut heard = Instant::now();
     loop {
-        match port.read(LISTEN) {
+        let wait = match reception.owes_answer() {
+            true => QUIET,
+            false => LISTEN,
+        };
+        match port.read(wait) {
             Came::Bytes(bytes) => {
                 heard = Instant::now();
                 let mut events = Vec::new();
                 let taken = reception.take(&bytes, &mut events);
                 events.iter().for_each(|event| talk.tell(event));
                 taken?;
-                if let Some(answer) = reception.answer() {
+                if let Some(answer) = reception.answer(false) {
                     port.write(&answer);
                 }
             }
-            Came::Nothing => {}
+            Came::Nothing => {
+                if let Some(answer) = reception.answer(true) {
+                    port.write(&answer);
+                }
+            }
             Came::Ended(_) if !port.lasting => break,
             Came::Ended(_) if talk.ended.is_some() => break,
             Came::Ended(error) => {

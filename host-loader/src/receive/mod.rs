@@ -96,6 +96,7 @@ impl Reception {
     /// [`ImageError`]: what came cannot be kept.
     pub fn take(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), ImageError> {
         self.counts.bytes = self.counts.bytes.saturating_add(bytes.len() as u64);
+        self.receiver.count(bytes.len());
         for byte in bytes {
             let session = self.receiver.session();
             let Some(stretch) = self.deframer.take(*byte) else {
@@ -199,11 +200,17 @@ impl Reception {
         Ok(())
     }
 
-    /// The answer that is due, if one is.
-    pub fn answer(&mut self) -> Option<Vec<u8>> {
-        if !std::mem::take(&mut self.asked) || self.receiver.session().is_none() {
+    /// Whether an answer is due, when the line is quiet at the latest.
+    pub fn owes_answer(&self) -> bool {
+        self.asked && self.receiver.session().is_some()
+    }
+
+    /// The answer that is due, if one is; `quiet` says that the line brings nothing now.
+    pub fn answer(&mut self, quiet: bool) -> Option<Vec<u8>> {
+        if !self.owes_answer() || !(quiet || self.receiver.may_ack()) {
             return None;
         }
+        self.asked = false;
         let mut wire = [0; MAX_WIRE];
         let len = self.receiver.ack(&mut wire);
         wire.get(..len).map(<[u8]>::to_vec)
