@@ -9,6 +9,7 @@ mod classifier;
 mod device_tree;
 mod dump;
 mod elfcorehdr;
+mod serial_link;
 mod vmcoreinfo;
 
 use kdraw_format::addr::PhysAddr;
@@ -18,12 +19,14 @@ use kdraw_linux::memory::{PhysMem, Unreadable};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("classifier", classifier::classifier),
     ("vmcoreinfo", vmcoreinfo::vmcoreinfo),
     ("device_tree", device_tree::device_tree),
     ("dump", dump::dump),
     ("elfcorehdr", elfcorehdr::elfcorehdr),
+    ("serial_receiver", serial_link::receiver),
+    ("serial_sender", serial_link::sender),
 ];
 
 /// Memory that has the input everywhere, over and over.
