@@ -124,9 +124,11 @@ pub fn classify(error: &opendal::Error) -> Class {
             return of_ftp(ftp);
         }
         if let Some(http) = cause.downcast_ref::<reqwest::Error>() {
-            let untrusted = causes(error).any(is_tls);
-            let away = (http.is_connect() || http.is_timeout()) && !untrusted;
-            return away.then_some(Class::Unreachable);
+            // A certificate that is not trusted, for example.
+            if causes(error).any(is_tls) {
+                return Some(Class::Lasting);
+            }
+            return (http.is_connect() || http.is_timeout()).then_some(Class::Unreachable);
         }
         cause.downcast_ref::<io::Error>().and_then(of_io)
     });
@@ -236,11 +238,12 @@ fn of_io(error: &io::Error) -> Option<Class> {
     }
 }
 
+/// Whether TLS is to blame; it hides in I/O errors, one within the other.
 fn is_tls(cause: &(dyn StdError + 'static)) -> bool {
     let inner = cause
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);
-    cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    cause.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
 
 #[cfg(test)]
@@ -317,6 +320,14 @@ mod tests {
         ] {
             assert_eq!(classify(&error), class, "{error}");
         }
+    }
+
+    #[test]
+    fn tls_is_found_within_other_errors() {
+        let tls = rustls::Error::General("no trust".into());
+        let within = io::Error::other(io::Error::other(tls));
+        assert!(is_tls(&within));
+        assert!(!is_tls(&io::Error::other("no trust")));
     }
 
     #[test]
