@@ -184,7 +184,8 @@ impl Panic {
                 on_any_cpu: true,
                 reason: "kernel stack overflow",
                 culprit: "panics_recurse",
-                frames: &["panics_recurse", "panics_stack_overflow", "panics_set"],
+                // crash shows one frame of the stack that was left for the overflow stack.
+                frames: &["panic_bad_stack", "panics_recurse"],
                 ..WAY
             },
             Self::SoftLockup => Way {
