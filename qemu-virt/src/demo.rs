@@ -4,7 +4,7 @@
 //! and boots again, and `kdraw` in the guest extracts the dump onto a file system. What a user
 //! could not do, the demo does on this machine: it compares the dump with the guest's memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +20,7 @@ use crate::scenario::{
     self, Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, boot, evidence,
     init, second_boot,
 };
-use crate::{material, run, setup};
+use crate::{material, recording, run, setup};
 
 /// What Red Hat's documentation has kdump reserve on an arm64 machine of 1 to 4 GB, in MiB
 /// (RHEL 10, "Memory requirements for kdump").
@@ -35,10 +35,16 @@ pub struct Args {
     /// RAM of the guest in MiB.
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     mem: u64,
+    /// Also draws the run into this file, an SVG that moves.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "mem"])]
+    record: Option<PathBuf>,
 }
 
 /// Runs the subcommand.
 pub fn main(args: &Args) -> Result<()> {
+    if let Some(file) = &args.record {
+        return recording::record(&["demo"], file);
+    }
     let scenario = scenario(args);
     heading(1, "Build the tool and the payload");
     setup::ensure()?;
@@ -199,7 +205,8 @@ impl Narrator {
                 tell(told.to_owned())
             }
             Some(_) => {}
-            None if self.chapter == 3 => quote(line),
+            // What `kdraw status --json` prints is for programs.
+            None if self.chapter == 3 && !text.starts_with(['{', ' ', '}']) => quote(line),
             None if text.contains("Kernel panic") || (1..6).contains(&self.panic_lines) => {
                 self.panic_lines += 1;
                 quote(line);

@@ -25,6 +25,7 @@ mod material;
 mod memory;
 mod package;
 mod qemu;
+mod recording;
 mod run;
 mod scenario;
 mod setup;
