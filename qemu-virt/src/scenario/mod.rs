@@ -23,6 +23,7 @@ pub mod estimate;
 pub mod evidence;
 pub mod filter;
 pub mod init;
+mod inside;
 pub mod installed;
 pub mod kdump;
 pub mod matrix;

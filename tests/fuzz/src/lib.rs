@@ -5,10 +5,12 @@
 //! seeds in `corpus/`, a folder per target. An input that was found to break a target becomes a
 //! seed when the target is mended.
 
+mod btf;
 mod classifier;
 mod device_tree;
 mod dump;
 mod elfcorehdr;
+mod kallsyms;
 mod serial_link;
 mod vmcoreinfo;
 
@@ -19,7 +21,7 @@ use kdraw_linux::memory::{PhysMem, Unreadable};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("classifier", classifier::classifier),
     ("vmcoreinfo", vmcoreinfo::vmcoreinfo),
     ("device_tree", device_tree::device_tree),
@@ -27,6 +29,8 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("elfcorehdr", elfcorehdr::elfcorehdr),
     ("serial_receiver", serial_link::receiver),
     ("serial_sender", serial_link::sender),
+    ("kallsyms", kallsyms::kallsyms),
+    ("btf", btf::btf),
 ];
 
 /// Memory that has the input everywhere, over and over.
