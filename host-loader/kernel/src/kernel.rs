@@ -48,6 +48,7 @@ pub struct Kernel<'a> {
     types: OnceCell<Result<Types, Error>>,
     modules: OnceCell<Result<Vec<Module>, Error>>,
     areas: OnceCell<Result<Areas, Error>>,
+    pub(crate) init_task: OnceCell<Option<u64>>,
 }
 
 /// Where an address lies.
@@ -83,6 +84,7 @@ impl<'a> Kernel<'a> {
             types: OnceCell::new(),
             modules: OnceCell::new(),
             areas: OnceCell::new(),
+            init_task: OnceCell::new(),
         })
     }
 
@@ -160,7 +162,8 @@ impl<'a> Kernel<'a> {
     /// All symbols of a name, those of modules behind the kernel's.
     pub fn symbols_named<'k>(&'k self, name: &'k str) -> impl Iterator<Item = Place<'k>> {
         let own = std::iter::once((None, self.symbols()));
-        let modules = self.modules().unwrap_or_default().iter();
+        // They are read only for whoever wants more than the kernel's own.
+        let modules = std::iter::once_with(|| self.modules().unwrap_or_default()).flatten();
         let modules = modules.map(|module| (Some(module.name.as_str()), &module.symbols));
         own.chain(modules).flat_map(move |(module, symbols)| {
             symbols.named(name).map(move |symbol| Place {
@@ -181,7 +184,8 @@ impl<'a> Kernel<'a> {
                 Some(at) => self.btf_at(at),
                 None => self.search_image(4, |at, bytes| {
                     Header::decode(bytes).ok()?;
-                    self.btf_at(at)
+                    // A program's BTF is as good a blob, but no kernel's.
+                    self.btf_at(at).filter(|btf| btf.end() > FEWEST_TYPES)
                 }),
             };
             let why = "it has no BTF (CONFIG_DEBUG_INFO_BTF), or the dump lacks it";
@@ -197,9 +201,7 @@ impl<'a> Kernel<'a> {
         self.read(at, &mut header).ok()?;
         let len = Header::decode(&header).ok()?.blob_len();
         let blob = Piecewise::new(&self.virt, KernelVirtAddr(at)).up_to(len);
-        let btf = Btf::vmlinux(blob).ok()?;
-        // A program's BTF is as good a blob, but no kernel's.
-        (btf.end() > FEWEST_TYPES).then_some(btf)
+        Btf::vmlinux(blob).ok()
     }
 
     /// The kernel's and its modules' types.

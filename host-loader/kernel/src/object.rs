@@ -330,6 +330,62 @@ impl<'k> Iterator for List<'k> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btf::tests::Word::{Name, Number};
+    use crate::btf::tests::Writer;
+    use crate::fake::{Ram, VA, notes, with_types};
+
+    /// A head at 0x100, and what is on its list: a number, then the link.
+    fn listed(links: &[(u64, u64)]) -> Vec<Result<u64, Error>> {
+        let mut types = Writer::new(0, 0);
+        let int = types.add("int", 1 << 24, 4, &[Number(0x0100_0020)]);
+        let pointer = types.add("", 2 << 24, 3, &[]);
+        let head = [
+            Name("next"),
+            Number(pointer),
+            Number(0),
+            Name("prev"),
+            Number(pointer),
+            Number(64),
+        ];
+        let head = types.add("list_head", 4 << 24 | 2, 16, &head);
+        let item = [
+            Name("number"),
+            Number(int),
+            Number(0),
+            Name("link"),
+            Number(head),
+            Number(64),
+        ];
+        types.add("item", 4 << 24 | 2, 24, &item);
+        let mut ram = Ram::default();
+        for (number, (at, next)) in (0u64..).zip(links) {
+            ram.put_words(at - 8, &[number, VA + next]);
+        }
+        let options = with_types(&mut ram, 0x4_0000, &types, &[]);
+        let notes = notes();
+        let kernel = Kernel::open(&ram, &notes, options).unwrap();
+        let head = kernel.object("struct list_head", VA + 0x100).unwrap();
+        let items = head.list("struct item", "link").unwrap();
+        items
+            .map(|item| item.and_then(|item| item.get("number")))
+            .collect()
+    }
+
+    #[test]
+    fn lists_end_whatever_they_lead_to() {
+        let good = [(0x100, 0x200), (0x200, 0x300), (0x300, 0x100)];
+        assert_eq!(listed(&good), [Ok(1), Ok(2)]);
+        assert_eq!(listed(&[(0x100, 0x100)]), []);
+        let circle = listed(&[(0x100, 0x200), (0x200, 0x300), (0x300, 0x200)]);
+        assert_eq!(circle.last(), Some(&Err(Error::Endless(VA + 0x100))));
+        assert!(circle.len() < 10, "{circle:?}");
+        let lost = listed(&[(0x100, 0x200), (0x200, 0x9000)]);
+        assert_eq!(lost.first(), Some(&Ok(1)));
+        assert!(
+            matches!(lost.last(), Some(Err(Error::Memory(_)))),
+            "{lost:?}"
+        );
+    }
 
     #[test]
     fn signs_are_extended_from_any_width() {

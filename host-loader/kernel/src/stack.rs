@@ -262,3 +262,146 @@ impl<'k> Kernel<'k> {
         Ok(Stack { frames, end })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btf::tests::Word::{Name, Number};
+    use crate::btf::tests::Writer;
+    use crate::fake::{Ram, VA, notes, with_types};
+
+    /// Where `pt_regs` lie on the stack, and their record in them.
+    const REGS: u64 = 0x2200;
+    const RECORD: u64 = REGS + 34 * 8;
+    /// EL1 with its own stack pointer, and EL0.
+    const KERNEL: u64 = 5;
+    const PROGRAM: u64 = 0;
+
+    /// `pt_regs`, of before 6.13 or since.
+    fn types(has_meta: bool) -> Writer {
+        let mut types = Writer::new(0, 0);
+        let word = types.add("u64", 1 << 24, 8, &[Number(64)]);
+        let array = |types: &mut Writer, count| {
+            types.add("", 3 << 24, 0, &[Number(word), Number(word), Number(count)])
+        };
+        let regs = array(&mut types, 31);
+        let record = array(&mut types, 2);
+        let meta = [
+            Name("record"),
+            Number(record),
+            Number(0),
+            Name("type"),
+            Number(word),
+            Number(128),
+        ];
+        let meta = types.add("frame_record_meta", 4 << 24 | 2, 24, &meta);
+        let record = if has_meta { meta } else { record };
+        let bit = |word: u32| Number(word * 64);
+        let members = [
+            Name("regs"),
+            Number(regs),
+            bit(0),
+            Name("sp"),
+            Number(word),
+            bit(31),
+            Name("pc"),
+            Number(word),
+            bit(32),
+            Name("pstate"),
+            Number(word),
+            bit(33),
+            Name("stackframe"),
+            Number(record),
+            bit(34),
+        ];
+        types.add("pt_regs", 4 << 24 | 5, 37 * 8, &members);
+        types
+    }
+
+    fn put_regs(ram: &mut Ram, fp: u64, lr: u64, pc: u64, pstate: u64) {
+        let mut words = vec![0; 34];
+        (words[29], words[30], words[32], words[33]) = (fp, lr, pc, pstate);
+        ram.put_words(REGS, &words);
+    }
+
+    /// A stack: `handler`, called by `entry`, which interrupted `leaf`, which `caller` called,
+    /// which a program's system call did. Its functions, and how it ends.
+    fn walked(has_meta: bool, damage: &dyn Fn(&mut Ram)) -> (Vec<String>, End) {
+        let mut ram = Ram::default();
+        let symbols = [
+            ("handler", 0x1_1000),
+            ("entry", 0x1_2000),
+            ("leaf", 0x1_3000),
+            ("caller", 0x1_4000),
+            ("outer", 0x1_5000),
+            ("_etext", 0x1_6000),
+        ];
+        // The code is signed: the upper bits of what is returned to are the code.
+        let signed = |at: u64| (VA + at) & !(0x7f << 48) | 0x2a << 48;
+        ram.put_words(0x2100, &[VA + RECORD, signed(0x1_2010)]);
+        let record = match has_meta {
+            true => [0, 0, 2],
+            false => [VA + 0x2400, VA + 0x1_3008, 0],
+        };
+        ram.put_words(RECORD, &record);
+        put_regs(
+            &mut ram,
+            VA + 0x2400,
+            signed(0x1_4010),
+            VA + 0x1_3008,
+            KERNEL,
+        );
+        // `leaf` has no record: this one is its caller's.
+        ram.put_words(0x2400, &[VA + 0x2700, signed(0x1_5010)]);
+        ram.put_words(0x2700, &[0, 0, 1]);
+        let mut words = vec![0; 34];
+        (words[32], words[33]) = (0x40_1000, PROGRAM);
+        ram.put_words(0x2700 - 34 * 8, &words);
+        damage(&mut ram);
+        let options = with_types(&mut ram, 0x4_0000, &types(has_meta), &symbols);
+        let notes = notes();
+        let kernel = Kernel::open(&ram, &notes, options).unwrap();
+        let mut registers = Registers {
+            pc: VA + 0x1_1004,
+            ..Registers::default()
+        };
+        (registers.x[29], registers.x[30]) = (VA + 0x2100, VA + 0x1_2010);
+        let stack = kernel.interrupted_stack(registers).unwrap();
+        let name = |frame: &Frame<'_>| {
+            let mark = if frame.registers.is_some() { "!" } else { "" };
+            let place = frame.place.unwrap();
+            format!("{mark}{}+{:#x}", place.symbol.name, place.offset)
+        };
+        (stack.frames.iter().map(name).collect(), stack.end)
+    }
+
+    #[test]
+    fn stacks_lead_through_exceptions() {
+        let expected = [
+            "!handler+0x4",
+            "entry+0x10",
+            "!leaf+0x8",
+            "caller+0x10",
+            "outer+0x10",
+        ];
+        for has_meta in [false, true] {
+            let (frames, end) = walked(has_meta, &|_| {});
+            assert_eq!(frames, expected, "{has_meta}");
+            assert!(matches!(end, End::User(regs) if regs.pc == 0x40_1000));
+        }
+    }
+
+    #[test]
+    fn damaged_stacks_end() {
+        let (frames, end) = walked(false, &|ram| ram.put_words(0x2400, &[VA + 0x2100]));
+        assert_eq!(
+            (frames.len(), end),
+            (5, End::Broken(VA + 0x2100)),
+            "a circle"
+        );
+        let (_, end) = walked(false, &|ram| ram.put_words(0x2400, &[VA + 0x9000]));
+        assert_eq!(end, End::Absent(VA + 0x9000));
+        let (_, end) = walked(true, &|ram| ram.put_words(0x2400, &[0x1234]));
+        assert_eq!(end, End::Broken(0x1234));
+    }
+}

@@ -156,10 +156,13 @@ impl<'k> Kernel<'k> {
     /// # Errors
     /// [`Error`] if it cannot be found.
     pub fn init_task(&'k self) -> Result<Object<'k>, Error> {
-        let known = match self.symbol("init_task") {
+        let searched = || match self.symbol("init_task") {
             Some(at) => Some(at),
-            None => self.searched_init_task()?,
+            None => self.searched_init_task().ok()?,
         };
+        // Whether there are types is told first: without them nothing can be searched for.
+        self.types()?;
+        let known = *self.init_task.get_or_init(searched);
         let at = known.ok_or_else(|| Error::NoSymbol("init_task".into()))?;
         self.object("struct task_struct", at)
     }

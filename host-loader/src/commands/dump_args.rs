@@ -76,6 +76,12 @@ pub fn address(text: &str) -> Result<u64, String> {
     u64::from_str_radix(digits, 16).map_err(|_| format!("{text:?} is no hexadecimal address"))
 }
 
+/// What can only be meant as an address: no symbol begins with `0x` or is twelve digits.
+pub fn plain_address(text: &str) -> Option<u64> {
+    let is_plain = text.starts_with("0x") || text.len() >= 12;
+    address(text).ok().filter(|_| is_plain)
+}
+
 /// Where something is: an address, or a symbol, either with `+0x…` bytes.
 ///
 /// # Errors
@@ -86,9 +92,15 @@ pub fn locate(kernel: &Kernel<'_>, text: &str) -> Result<u64> {
         None => (text, 0),
     };
     // A symbol may look like a number: `dead`, `add`.
-    let start = match kernel.symbol(name) {
-        Some(start) => start,
-        None => address(name).ok().with_context(|| unknown(kernel, name))?,
+    let named = || kernel.symbols_named(name).next();
+    let start = plain_address(name)
+        .or_else(|| named().map(|place| place.symbol.address))
+        .or_else(|| kernel.symbol(name));
+    let start = match (start, name) {
+        (Some(start), _) => start,
+        // Where kallsyms has functions only it is found all the same.
+        (None, "init_task") => kernel.init_task()?.address,
+        (None, _) => address(name).ok().with_context(|| unknown(kernel, name))?,
     };
     Ok(start.wrapping_add(offset))
 }

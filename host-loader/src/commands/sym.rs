@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use kdraw_kernel::{Kernel, Place};
 use serde::Serialize;
 
-use super::dump_args::{DumpArgs, address, unknown};
+use super::dump_args::{DumpArgs, address, plain_address, unknown};
 use crate::exit::Verdict;
 use crate::system::System;
 
@@ -99,10 +99,12 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
 
 /// The symbols of a name, or the one at an address.
 fn look_up<'a>(kernel: &'a Kernel<'_>, wanted: &'a str) -> Vec<Found<'a>> {
-    let named = kernel.symbols_named(wanted);
-    let named: Vec<_> = named.map(|place| Found::new(wanted, place)).collect();
-    if !named.is_empty() {
-        return named;
+    if plain_address(wanted).is_none() {
+        let named = kernel.symbols_named(wanted);
+        let named: Vec<_> = named.map(|place| Found::new(wanted, place)).collect();
+        if !named.is_empty() {
+            return named;
+        }
     }
     let place = address(wanted).ok().and_then(|at| kernel.place(at));
     place

@@ -123,7 +123,7 @@ fn stacks(dist: &Dist, vmcore: &Path, drgn: &str) -> Result<String> {
         // drgn passes over the caller of an interrupted function that has no frame of its own,
         // where the debug information does not say so.
         let mut without = own.clone();
-        without.remove(1.min(own.len() - 1));
+        without.remove(1.min(own.len().saturating_sub(1)));
         if !equal(&without, theirs) {
             bail!("task {task}: {own:x?}, drgn has {theirs:x?}");
         }
