@@ -124,7 +124,9 @@ impl Panic {
                 by: By::Guest,
                 proof: "write_sysrq_trigger",
                 reason: "sysrq triggered crash",
-                culprit: "sysrq_handle_crash",
+                // `sysrq_handle_crash` ends with the call of `panic`, which does not return: the log
+                // names the function behind it.
+                culprit: "__handle_sysrq",
                 frames: &["__handle_sysrq", "write_sysrq_trigger"],
                 ..WAY
             },
@@ -140,7 +142,7 @@ impl Panic {
                 by: By::Guest,
                 proof: "pl011_int",
                 reason: "sysrq triggered crash",
-                culprit: "sysrq_handle_crash",
+                culprit: "__handle_sysrq",
                 frames: &["__handle_sysrq", "pl011_int"],
                 ..WAY
             },
