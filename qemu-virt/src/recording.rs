@@ -87,7 +87,8 @@ fn picture(lines: &[Line]) -> String {
         );
     }
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0} {1}\" role=\"img\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0} {1}\" role=\"img\" \
+         xml:space=\"preserve\">\n\
          <title>{2}</title>\n\
          <style>\n\
          rect{{fill:#161b22}}\n\
