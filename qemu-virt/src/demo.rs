@@ -9,17 +9,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::board::Board;
 use crate::disk::Disk;
-use crate::disk_bus::DiskBus;
 use crate::dist::{self, Dist};
 use crate::qemu::Line;
 use crate::scenario::boot::Boot;
 use crate::scenario::result::Outcome;
-use crate::scenario::{
-    self, Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, boot, evidence,
-    init, second_boot,
-};
+use crate::scenario::{self, Place, Scenario, boot, evidence, init, second_boot};
 use crate::{material, recording, run, setup};
 
 /// What Red Hat's documentation has kdump reserve on an arm64 machine of 1 to 4 GB, in MiB
@@ -160,27 +155,10 @@ pub fn main(args: &Args) -> Result<()> {
 
 fn scenario(args: &Args) -> Scenario {
     Scenario {
-        name: "demo".into(),
-        kernel: KernelChoice::Suite(args.kernel),
         mem: args.mem,
-        smp: 2,
-        crashkernel: "8M".into(),
-        cpu: "cortex-a72".into(),
-        board: Board::Virt,
-        virt: Vec::new(),
-        disk: DiskBus::VirtioMmio,
-        identify_card: false,
         fill: args.mem / 2,
-        panic: Panic::Sysrq,
         panic_cpu: 1,
-        plain: false,
-        loader: Loader::Kdraw,
-        target: Destination::Partition,
-        again: false,
-        recover: false,
-        watchdog: false,
-        estimate: false,
-        dump: DumpOptions::default(),
+        ..Scenario::new("demo", args.kernel)
     }
 }
 

@@ -10,16 +10,12 @@ use kdraw_format::slot::Outcome;
 
 use super::instructions::{self, Count};
 use super::rows::{Measure, Row, Tool};
-use crate::board::Board;
 use crate::disk::Disk;
 use crate::dist::Dist;
 use crate::material::Kernel;
 use crate::run;
 use crate::scenario::boot::{self, Boot};
-use crate::scenario::{
-    self, Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, kdump,
-    unfinished,
-};
+use crate::scenario::{self, DumpOptions, Place, Scenario, init, kdump, unfinished};
 
 /// Room for a dump beyond the size of RAM, in MiB.
 const SLACK_MIB: u64 = 128;
@@ -352,29 +348,16 @@ fn evidence(boot: &Boot) -> f64 {
 
 fn scenario(row: &Row) -> Scenario {
     Scenario {
-        name: "bench".into(),
-        kernel: KernelChoice::Suite(row.kernel),
         mem: row.mem,
         smp: row.cpus,
         crashkernel: row.reserved.into(),
         cpu: super::GUEST_CPU.into(),
-        board: Board::Virt,
-        virt: Vec::new(),
         disk: row.disk,
-        identify_card: false,
         fill: row.fill,
-        panic: Panic::Sysrq,
-        panic_cpu: 0,
-        plain: false,
-        loader: Loader::Kdraw,
-        target: Destination::Partition,
-        again: false,
-        recover: false,
-        watchdog: false,
-        estimate: false,
         dump: match row.tool {
             Tool::Kdraw(options) => options,
             Tool::Kdump(_) | Tool::Dd => DumpOptions::default(),
         },
+        ..Scenario::new("bench", row.kernel)
     }
 }

@@ -15,14 +15,11 @@ use kdraw_linux::classify::DumpLevel;
 
 use super::boot::{self, Boot};
 use super::{
-    Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, evidence, init,
-    second_boot,
+    Place, Scenario, evidence, init, second_boot,
     tools::{Foreign, Readers},
 };
-use crate::board::Board;
 use crate::compare::Vmcore;
 use crate::disk::Disk;
-use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
 use crate::material::{self, Kernel, Suite};
 use crate::{package, run};
@@ -275,26 +272,8 @@ fn append_line(disk: &Disk) -> Result<String> {
 
 fn scenario() -> Scenario {
     Scenario {
-        name: NAME.into(),
-        kernel: KernelChoice::Suite(Suite::Trixie),
         mem: MEM_MIB,
-        smp: 2,
         crashkernel: String::new(),
-        cpu: "cortex-a72".into(),
-        board: Board::Virt,
-        virt: Vec::new(),
-        disk: DiskBus::VirtioMmio,
-        identify_card: false,
-        fill: 0,
-        panic: Panic::Sysrq,
-        panic_cpu: 0,
-        plain: false,
-        loader: Loader::Kdraw,
-        target: Destination::Partition,
-        again: false,
-        recover: false,
-        watchdog: false,
-        estimate: false,
-        dump: DumpOptions::default(),
+        ..Scenario::new(NAME, Suite::Trixie)
     }
 }

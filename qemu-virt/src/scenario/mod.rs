@@ -184,6 +184,36 @@ pub struct Scenario {
     pub dump: DumpOptions,
 }
 
+impl Scenario {
+    /// Returns the plainest run: a `virt` machine with two CPUs, 1 GiB and a virtio disk, which is
+    /// not filled, panics by sysrq on CPU 0, and is captured onto its partition.
+    pub fn new(name: &str, kernel: Suite) -> Self {
+        Self {
+            name: name.into(),
+            kernel: KernelChoice::Suite(kernel),
+            mem: 1024,
+            smp: 2,
+            crashkernel: "8M".into(),
+            cpu: "cortex-a72".into(),
+            board: Board::Virt,
+            virt: Vec::new(),
+            disk: DiskBus::VirtioMmio,
+            identify_card: false,
+            fill: 0,
+            panic: Panic::Sysrq,
+            panic_cpu: 0,
+            plain: false,
+            loader: Loader::Kdraw,
+            target: Destination::Partition,
+            again: false,
+            recover: false,
+            watchdog: false,
+            estimate: false,
+            dump: DumpOptions::default(),
+        }
+    }
+}
+
 /// What the dump is to be, as `kdraw load` is told; the defaults are that tool's.
 #[derive(Clone, Copy, Debug, clap::Args, Serialize)]
 pub struct DumpOptions {

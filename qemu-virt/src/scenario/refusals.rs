@@ -14,11 +14,7 @@ use kdraw_format::plan::{PLAN_LEN, Plan, Seal};
 use kdraw_format::slot::{EpitaphKind, Outcome};
 
 use super::boot::{self, Boot};
-use super::{
-    Destination, DumpOptions, KernelChoice, Loader, Panic, Place, Scenario, init, unfinished,
-    watchdog,
-};
-use crate::board::Board;
+use super::{Place, Scenario, init, unfinished, watchdog};
 use crate::disk::Disk;
 use crate::disk_bus::DiskBus;
 use crate::dist::Dist;
@@ -689,27 +685,12 @@ fn check_said(case: &Case, boot: &Boot) -> Result<String> {
 
 fn scenario(case: &Case) -> Scenario {
     Scenario {
-        name: case.name.into(),
-        kernel: KernelChoice::Suite(Suite::Bookworm),
         mem: MEM_MIB,
         smp: case.smp,
         crashkernel: case.crashkernel.into(),
-        cpu: "cortex-a72".into(),
-        board: Board::Virt,
-        virt: Vec::new(),
         disk: case.disk,
-        identify_card: false,
-        fill: 0,
-        panic: Panic::Sysrq,
-        panic_cpu: 0,
-        plain: false,
-        loader: Loader::Kdraw,
-        target: Destination::Partition,
-        again: false,
-        recover: false,
         watchdog: case.watchdog,
-        estimate: false,
-        dump: DumpOptions::default(),
+        ..Scenario::new(case.name, Suite::Bookworm)
     }
 }
 
