@@ -14,7 +14,7 @@ use crate::modules::{self, Module};
 use crate::object::{Error, Object};
 use crate::page_cache::PageCache;
 use crate::per_cpu::Areas;
-use crate::read::Piecewise;
+use crate::read::{Piecewise, printable};
 use crate::symbol_table::{Symbol, SymbolTable};
 use crate::system_map;
 
@@ -308,7 +308,7 @@ impl<'a> Kernel<'a> {
         Ok(u64::from_le_bytes(number))
     }
 
-    /// Reads text up to its zero byte or `most` bytes; as far as it is there.
+    /// Reads text up to its zero byte or `most` bytes, made [`printable`]; as far as it is there.
     ///
     /// # Errors
     /// As [`read`](Self::read), if not even the first byte is there.
@@ -332,6 +332,6 @@ impl<'a> Kernel<'a> {
             }
             at = at.wrapping_add(piece.len() as u64);
         }
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        Ok(printable(&text))
     }
 }

@@ -1,4 +1,4 @@
-//! Reads tables of which nobody knows where they end.
+//! Reads what a dead kernel left: tables of which nobody knows where they end, and text.
 
 use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr};
 use kdraw_linux::memory::PhysMem;
@@ -52,5 +52,25 @@ impl<'v, M: PhysMem> Piecewise<'v, M> {
         self.piece = piece;
         self.at = 0;
         Some(())
+    }
+}
+
+/// Text of a dead kernel. A task may have named itself anything: what would steer a terminal, or is
+/// not UTF-8, is replaced.
+pub fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace(char::is_control, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_steers_no_terminal() {
+        assert_eq!(
+            printable(b"a\x1b[2Jb\xff\n"),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}"
+        );
+        assert_eq!(printable("kworker/0:1-é".as_bytes()), "kworker/0:1-é");
     }
 }
