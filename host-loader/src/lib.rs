@@ -21,7 +21,7 @@
 //!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it;
 //!   [`archive`] is where dumps are saved, [`shipped`] what of them is on other machines.
 //! - Inside a dump, whatever holds it: [`dump`] opens it for [`kdraw_kernel`], which knows the
-//!   crashed kernel's symbols and types.
+//!   crashed kernel's symbols and types; [`inside`] has of it what several commands show.
 //!
 //! What is on a partition is hostile until checked; nothing in here panics on it. Unsafe code
 //! stands in [`sys`] only.
@@ -44,6 +44,7 @@ pub mod extract;
 pub mod frame_index;
 pub mod frames;
 pub mod input;
+pub mod inside;
 pub mod iomem;
 pub mod kdump;
 pub mod live;

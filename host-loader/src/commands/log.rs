@@ -3,23 +3,13 @@
 use anyhow::{Result, bail};
 use kdraw_kernel::Kernel;
 use kdraw_linux::printk::{LogDetails, PrintkLog};
-use serde::Serialize;
 
 use super::dump_args::DumpArgs;
 use crate::dump::Dump;
 use crate::exit::Verdict;
 use crate::extract::dmesg;
+use crate::inside::records::{LEVELS, Record, caller, facility, level};
 use crate::system::System;
-
-/// Names of levels, as dmesg(1) has them.
-const LEVELS: [&str; 8] = [
-    "emerg", "alert", "crit", "err", "warn", "notice", "info", "debug",
-];
-/// Names of facilities, as dmesg(1) has them; the kernel's own is 0.
-const FACILITIES: [&str; 12] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
-    "ftp",
-];
 
 /// Print the crashed kernel's log.
 ///
@@ -79,18 +69,6 @@ fn levels(text: &str) -> Result<u8, String> {
     })
 }
 
-/// A record.
-#[derive(Serialize)]
-struct Record {
-    /// Nanoseconds after boot.
-    time_ns: u64,
-    level: &'static str,
-    facility: String,
-    /// `T12` or `C0`.
-    caller: Option<String>,
-    text: String,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -144,7 +122,7 @@ fn ring(args: &Args, kernel: &Kernel<'_>) -> Result<Verdict> {
         }
         let text = String::from_utf8_lossy(&text);
         if args.json {
-            records.push(record(&details, &text));
+            records.push(Record::new(&details, &text));
         } else {
             print!("{}{text}", args.prefix(&details));
         }
@@ -184,42 +162,6 @@ impl Args {
     }
 }
 
-fn level(details: &LogDetails) -> &'static str {
-    let level = LEVELS.get(usize::from(details.level));
-    level.copied().unwrap_or_default()
-}
-
-fn facility(details: &LogDetails) -> String {
-    let known = FACILITIES.get(usize::from(details.facility));
-    known.map_or_else(|| details.facility.to_string(), |name| (*name).to_owned())
-}
-
-fn caller(details: &LogDetails) -> Option<String> {
-    /// Set for a CPU's number (`printk_caller_id`).
-    const CPU: u32 = 1 << 31;
-    let caller = details.caller?;
-    Some(match caller & CPU {
-        0 => format!("T{caller}"),
-        _ => format!("C{}", caller & !CPU),
-    })
-}
-
-fn record(details: &LogDetails, printed: &str) -> Record {
-    // Without the time in front, and without the indentation of further lines.
-    let (prefix, text) = printed.split_once("] ").unwrap_or(("", printed));
-    let indent = " ".repeat(prefix.len().saturating_add(2));
-    let lines = text
-        .lines()
-        .map(|line| line.strip_prefix(&indent).unwrap_or(line));
-    Record {
-        time_ns: details.time_ns,
-        level: level(details),
-        facility: facility(details),
-        caller: caller(details),
-        text: lines.collect::<Vec<_>>().join("\n"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,19 +172,5 @@ mod tests {
         assert_eq!(levels("err+"), Ok(0x0f));
         assert_eq!(levels("debug+"), Ok(0xff));
         assert!(levels("loud").is_err());
-    }
-
-    #[test]
-    fn a_records_further_lines_lose_their_indentation() {
-        let details = LogDetails {
-            time_ns: 1_500_000_000,
-            level: 3,
-            facility: 0,
-            caller: Some(1 << 31 | 2),
-        };
-        let printed = "[    1.500000] one\n               two\n";
-        let record = record(&details, printed);
-        assert_eq!(record.text, "one\ntwo");
-        assert_eq!(record.caller.as_deref(), Some("C2"));
     }
 }

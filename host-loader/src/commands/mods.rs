@@ -1,15 +1,11 @@
 //! `kdraw mods`: the modules that were loaded.
 
 use anyhow::Result;
-use kdraw_kernel::modules::Module;
-use serde::Serialize;
 
 use super::dump_args::DumpArgs;
 use crate::exit::Verdict;
+use crate::inside::modules::Line;
 use crate::system::System;
-
-/// Letters of taint bits, from bit 0 on (`kernel/panic.c`, `taint_flags`).
-const TAINTS: &str = "PFSRMBUDAWCIOELKXTN";
 
 /// List the modules that were loaded when the kernel crashed.
 ///
@@ -23,42 +19,6 @@ pub struct Args {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// A module.
-#[derive(Serialize)]
-struct Line<'a> {
-    name: &'a str,
-    /// Its `struct module`.
-    module: u64,
-    /// First byte of its text.
-    base: u64,
-    /// Bytes of all its memory.
-    size: u64,
-    references: Option<i64>,
-    users: &'a [String],
-    state: &'a str,
-    /// Letters, as /proc/modules has them.
-    taints: String,
-    symbols: usize,
-}
-
-impl<'a> Line<'a> {
-    fn new(module: &'a Module) -> Self {
-        let bits = TAINTS.chars().zip(0u32..);
-        let set = |bit: &u32| module.taints.checked_shr(*bit).unwrap_or(0) & 1 != 0;
-        Self {
-            name: &module.name,
-            module: module.address,
-            base: module.regions.first().map_or(0, |(base, _)| *base),
-            size: module.size(),
-            references: module.references,
-            users: &module.users,
-            state: module.state,
-            taints: bits.filter(|(_, bit)| set(bit)).map(|(c, _)| c).collect(),
-            symbols: module.symbols.len(),
-        }
-    }
 }
 
 /// Runs the command.

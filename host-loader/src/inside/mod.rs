@@ -1,0 +1,5 @@
+//! What a crashed kernel shows of itself, as data and in words: for more than one command.
+
+pub mod modules;
+pub mod records;
+pub mod stacks;

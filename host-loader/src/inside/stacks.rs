@@ -1,0 +1,325 @@
+//! Stacks as data, and as `bt` prints them.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+use kdraw_kernel::exception::{self, Oops};
+use kdraw_kernel::stack::{Cpu, End, Frame, Stack};
+use kdraw_kernel::task::Task;
+use kdraw_kernel::{Kernel, Place};
+use kdraw_linux::notes::Registers;
+use kdraw_linux::printk::PrintkLog;
+use serde::Serialize;
+
+/// The newest records of the log, among which the oops is looked for.
+const NEWEST_RECORDS: u64 = 1000;
+
+/// A task's stack.
+#[derive(Clone, Debug, Serialize)]
+pub struct Traced {
+    /// Its number.
+    pub pid: i32,
+    /// Its name.
+    pub comm: String,
+    /// The CPU that it ran on last.
+    pub cpu: u32,
+    /// ps(1)'s letter.
+    pub state: char,
+    /// Its `struct task_struct`.
+    pub task: u64,
+    /// Whether it was running.
+    pub running: bool,
+    /// Whether it is the one that panicked.
+    pub panicked: bool,
+    /// Newest first.
+    pub frames: Vec<Line>,
+    /// How the stack ended: `bottom`, `user`, `absent` or `broken`.
+    pub end: &'static str,
+    /// The program's registers, if it was one that entered the kernel.
+    pub user: Option<Regs>,
+}
+
+/// A frame.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// Where it goes on: a return address, or the interrupted instruction.
+    pub pc: u64,
+    /// The function.
+    pub function: Option<String>,
+    /// Bytes from the function's start.
+    pub offset: Option<u64>,
+    /// The function's bytes.
+    pub size: Option<u64>,
+    /// The module that it is in.
+    pub module: Option<String>,
+    /// Whether an exception interrupted it.
+    pub interrupted: bool,
+    /// What the exception was.
+    pub exception: Option<String>,
+    /// Registers, if it was interrupted.
+    pub registers: Option<Regs>,
+}
+
+/// Registers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Regs {
+    /// The program counter.
+    pub pc: u64,
+    /// The stack pointer.
+    pub sp: u64,
+    /// PSTATE.
+    pub pstate: u64,
+    /// x0 to x30.
+    pub x: Vec<u64>,
+}
+
+impl Regs {
+    fn new(registers: &Registers) -> Self {
+        Self {
+            pc: registers.pc,
+            sp: registers.sp,
+            pstate: registers.pstate,
+            x: registers.x.to_vec(),
+        }
+    }
+
+    /// In lines of four.
+    pub fn in_words(&self) -> String {
+        let named = |(number, value): (usize, &u64)| (format!("x{number}"), *value);
+        let mut all: Vec<_> = self.x.iter().enumerate().map(named).collect();
+        all.push(("sp".to_owned(), self.sp));
+        all.push(("pc".to_owned(), self.pc));
+        all.push(("ps".to_owned(), self.pstate));
+        let line = |four: &[(String, u64)]| {
+            let four = four
+                .iter()
+                .map(|(name, value)| format!("{name:>4} {value:016x}"));
+            format!("     {}\n", four.collect::<Vec<_>>().join(" "))
+        };
+        all.chunks(4).map(line).collect()
+    }
+}
+
+/// Traces tasks of one kernel.
+pub struct Tracer<'k> {
+    kernel: &'k Kernel<'k>,
+    /// The CPUs when they stopped.
+    pub cpus: Vec<Cpu<'k>>,
+    /// The one that panicked.
+    pub panicked: Option<u32>,
+    oops: Oops,
+}
+
+impl<'k> Tracer<'k> {
+    /// Reads what the CPUs did, and what the log tells of the last exception.
+    ///
+    /// # Errors
+    /// If the kernel does not tell what its CPUs ran.
+    pub fn new(kernel: &'k Kernel<'k>) -> Result<Self> {
+        let cpus = kernel.cpu_states()?;
+        Ok(Self {
+            kernel,
+            panicked: panicked(kernel, &cpus),
+            oops: last_oops(kernel),
+            cpus,
+        })
+    }
+
+    /// Walks a task's stack.
+    ///
+    /// # Errors
+    /// If nobody knows where it begins.
+    pub fn trace(&self, task: &Task<'k>) -> Result<Traced> {
+        let running = |cpu: &&Cpu<'_>| cpu.current.address == task.object.address;
+        let cpu = self.cpus.iter().find(running);
+        let stack = match cpu.map(|cpu| cpu.registers) {
+            Some(Some(registers)) => self.kernel.interrupted_stack(registers)?,
+            Some(None) => bail!(
+                "PID {} was running on CPU {}, which did not stop: nobody knows its registers",
+                task.pid,
+                task.cpu
+            ),
+            None => self.kernel.sleeping_stack(&task.object)?,
+        };
+        let is_panicked = cpu.is_some_and(|cpu| Some(cpu.number) == self.panicked);
+        Ok(Traced::new(
+            self.kernel,
+            task,
+            &stack,
+            is_panicked,
+            cpu,
+            &self.oops,
+        ))
+    }
+}
+
+/// The CPU that panicked: what the kernel noted, or who wrote the log's last record.
+fn panicked(kernel: &Kernel<'_>, cpus: &[Cpu<'_>]) -> Option<u32> {
+    const IN_INTERRUPT: u32 = 1 << 31;
+    let noted = kernel.symbol("panic_cpu");
+    let noted = noted.and_then(|at| kernel.read_number(at, 4).ok());
+    let is_cpu = |number: u32| cpus.iter().any(|cpu| cpu.number == number);
+    if let Some(cpu) = noted.map(|cpu| cpu as u32).filter(|cpu| is_cpu(*cpu)) {
+        return Some(cpu);
+    }
+    let log = PrintkLog::open(kernel.virt(), &kernel.vmcoreinfo()).ok()?;
+    let details = |number| log.details(number).ok().flatten();
+    let last = (0..log.ids()).rev().find_map(details)?.caller?;
+    let wrote = |cpu: &&Cpu<'_>| match last & IN_INTERRUPT {
+        0 => cpu.current.get("pid") == Ok(last.into()),
+        _ => cpu.number == last & !IN_INTERRUPT,
+    };
+    cpus.iter().find(wrote).map(|cpu| cpu.number)
+}
+
+fn last_oops(kernel: &Kernel<'_>) -> Oops {
+    let Ok(log) = PrintkLog::open(kernel.virt(), &kernel.vmcoreinfo()) else {
+        return Oops::default();
+    };
+    let mut text = Vec::new();
+    for number in log.ids().saturating_sub(NEWEST_RECORDS)..log.ids() {
+        log.write_record(number, &mut |piece| text.extend_from_slice(piece));
+    }
+    let text = String::from_utf8_lossy(&text);
+    // Without the time in front.
+    let lines = text.lines();
+    Oops::last(lines.map(|line| line.split_once("] ").map_or(line, |(_, rest)| rest)))
+}
+
+impl Traced {
+    /// Whether the walk came to the stack's first frame.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.end, "bottom" | "user")
+    }
+
+    /// The task, in a line.
+    pub fn headline(&self) -> String {
+        let what = match (self.panicked, self.running) {
+            (true, _) => "panicked".to_owned(),
+            (_, true) => "running".to_owned(),
+            _ => format!("state {}", self.state),
+        };
+        format!(
+            "PID {}  CPU {}  {}  {what}  task {:016x}",
+            self.pid, self.cpu, self.comm, self.task
+        )
+    }
+
+    /// How it ended, unless that is plain.
+    pub fn end_in_words(&self) -> Option<String> {
+        match (self.end, &self.user) {
+            ("user", Some(user)) => Some(format!(
+                "from a program: pc {:#x} sp {:#x}",
+                user.pc, user.sp
+            )),
+            ("absent", _) => Some("the stack's rest is not in the dump".to_owned()),
+            ("broken", _) => Some("the stack's rest makes no sense".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// The frames in lines, with registers if they are wanted.
+    pub fn in_words(&self, registers: bool) -> String {
+        let mut text = self.headline();
+        text.push('\n');
+        for (number, line) in self.frames.iter().enumerate() {
+            let mark = if line.interrupted { '!' } else { ' ' };
+            let _ = writeln!(
+                text,
+                "{number:>3}{mark} {:016x}  {}",
+                line.pc,
+                line.function_in_words()
+            );
+            if let Some(exception) = &line.exception {
+                let _ = writeln!(text, "     {exception}");
+            }
+            if let Some(line) = line.registers.as_ref().filter(|_| registers) {
+                text.push_str(&line.in_words());
+            }
+        }
+        if let Some(end) = self.end_in_words() {
+            let _ = writeln!(text, "     {end}");
+        }
+        if let Some(user) = self.user.as_ref().filter(|_| registers) {
+            text.push_str(&user.in_words());
+        }
+        text
+    }
+
+    fn new(
+        kernel: &Kernel<'_>,
+        task: &Task<'_>,
+        stack: &Stack<'_>,
+        panicked: bool,
+        cpu: Option<&Cpu<'_>>,
+        oops: &Oops,
+    ) -> Self {
+        let lines = stack.frames.iter();
+        let (end, user) = match &stack.end {
+            End::Bottom => ("bottom", None),
+            End::User(registers) => ("user", Some(Regs::new(registers))),
+            End::Absent(_) => ("absent", None),
+            End::Broken(_) => ("broken", None),
+        };
+        Self {
+            pid: task.pid,
+            comm: task.comm.clone(),
+            cpu: cpu.map_or(task.cpu, |cpu| cpu.number),
+            state: task.state,
+            task: task.object.address,
+            running: cpu.is_some(),
+            panicked,
+            frames: lines.map(|frame| Line::new(kernel, frame, oops)).collect(),
+            end,
+            user,
+        }
+    }
+}
+
+impl Line {
+    /// As the kernel prints it: `function+0x4/0x20 [module]`.
+    pub fn function_in_words(&self) -> String {
+        let module = self.module.as_ref().map(|name| format!(" [{name}]"));
+        let module = module.unwrap_or_default();
+        match (&self.function, self.offset, self.size) {
+            (Some(name), Some(offset), Some(size)) => {
+                format!("{name}+{offset:#x}/{size:#x}{module}")
+            }
+            _ => format!("?{module}"),
+        }
+    }
+
+    fn new(kernel: &Kernel<'_>, frame: &Frame<'_>, oops: &Oops) -> Self {
+        let place = frame.place;
+        let here = place.map(|place| in_function(&place));
+        let is_oops = frame.registers.is_some() && here.is_some() && here == oops.pc;
+        let exception = oops.esr.filter(|_| is_oops).map(|esr| {
+            let what = exception::in_words(esr);
+            match oops.address {
+                Some(address) => {
+                    let at = exception::address_in_words(kernel, address);
+                    format!("{what}, at {address:#x} ({at})")
+                }
+                None => what,
+            }
+        });
+        Self {
+            pc: frame.pc,
+            function: place.map(|place| place.symbol.name.to_owned()),
+            offset: place.map(|place| place.offset),
+            size: place.map(|place| place.symbol.size),
+            module: place.and_then(|place| place.module).map(str::to_owned),
+            interrupted: frame.registers.is_some(),
+            exception,
+            registers: frame.registers.as_ref().map(Regs::new),
+        }
+    }
+}
+
+/// As the kernel prints it.
+fn in_function(place: &Place<'_>) -> String {
+    format!(
+        "{}+{:#x}/{:#x}",
+        place.symbol.name, place.offset, place.symbol.size
+    )
+}
