@@ -2,10 +2,10 @@
 
 use kdraw_format::black_box::{CPU_RECORD, tag};
 use kdraw_format::records::records;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a black box says; fields that it lacks are `None` or empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlackBox {
     /// The panic's reason, one line.
     pub reason: Option<String>,
@@ -37,7 +37,7 @@ pub struct BlackBox {
 }
 
 /// The state in which the payload was entered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The CPU that panicked, by its MPIDR.
     pub mpidr: u64,
@@ -50,7 +50,7 @@ pub struct Entry {
 }
 
 /// One CPU's registers when it stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpu {
     /// Its number in note order.
     pub number: u32,

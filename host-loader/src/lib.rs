@@ -21,7 +21,8 @@
 //!   slot, [`verify`] judges it, [`extract`] turns it into a vmcore, [`summary`] tells of it;
 //!   [`archive`] is where dumps are saved, [`shipped`] what of them is on other machines.
 //! - Inside a dump, whatever holds it: [`dump`] opens it for [`kdraw_kernel`], which knows the
-//!   crashed kernel's symbols and types; [`inside`] has of it what several commands show.
+//!   crashed kernel's symbols and types; [`inside`] has of it what several commands show,
+//!   [`report`] everything on one page.
 //!
 //! What is on a partition is hostile until checked; nothing in here panics on it. Unsafe code
 //! stands in [`sys`] only.
@@ -57,6 +58,7 @@ pub mod plain_core;
 pub mod progress;
 pub mod random;
 pub mod receive;
+pub mod report;
 pub mod reserve;
 pub mod scan;
 pub mod sd_card;

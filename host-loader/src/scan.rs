@@ -1,6 +1,7 @@
 //! Reads a slot from its first chunk to its last, checks every checksum, unpacks what is packed,
 //! and says what is there and what is lost. `info`, `extract` and `verify` all begin with it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +16,7 @@ use kdraw_format::slot::{Outcome, SlotHeader};
 use kdraw_format::trailer::{ClassCount, tag};
 use kdraw_format::walk::{ReadAt, Step, WALK_BUFFER, Walk};
 use kdraw_linux::classify::PageClass;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::black_box::{BlackBox, text};
 use crate::frame_index::{FrameIndex, Place, StoredChunk};
@@ -48,7 +49,7 @@ pub struct Lost {
 }
 
 /// What the payload counted and noted in the trailer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trailer {
     /// Frames stored.
     pub frames: u64,
@@ -78,12 +79,12 @@ pub struct Trailer {
 }
 
 /// What became of the frames of one class.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassFate {
     /// The class, as [`summary::class`] names it.
     ///
     /// [`summary::class`]: crate::summary::class
-    pub class: &'static str,
+    pub class: Cow<'static, str>,
     /// Frames of it in the crashed kernel's memory.
     pub found: u64,
     /// Frames of it that were kept.
@@ -91,10 +92,10 @@ pub struct ClassFate {
 }
 
 /// The chunks that hold one class of pages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassPart {
     /// The class.
-    pub class: &'static str,
+    pub class: Cow<'static, str>,
     /// Where the first of them begins in the stream, in bytes.
     pub from: u64,
     /// Where the last of them ends.
@@ -528,7 +529,7 @@ impl Trailer {
                 tag::CLASSES => {
                     found.classes = ClassCount::decode_all(bytes)
                         .map(|count| ClassFate {
-                            class: summary::class(count.class),
+                            class: summary::class(count.class).into(),
                             found: count.found,
                             kept: count.kept,
                         })
@@ -559,7 +560,7 @@ fn counts(bytes: &[u8]) -> Vec<(String, u64)> {
 impl ClassPart {
     fn new(class: &'static str, from: u64) -> Self {
         Self {
-            class,
+            class: class.into(),
             from,
             to: from,
             chunks: 0,
@@ -711,7 +712,7 @@ mod tests {
         let filled = scan.index.find(Pfn(0x40032)).unwrap();
         assert_eq!((filled.frames, filled.place), (2, Place::Filled(0xcc)));
         let part = &scan.parts[0];
-        assert_eq!((part.class, part.chunks), ("kernel", 1));
+        assert_eq!((part.class.as_ref(), part.chunks), ("kernel", 1));
         assert_eq!((part.frames, part.filled, part.raw_bytes), (2, 5, 8192));
         assert_eq!(scan.codecs, [("raw", 1)]);
     }

@@ -1,6 +1,6 @@
 //! Which dump a command looks into.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kdraw_kernel::{Kernel, Options};
@@ -14,6 +14,13 @@ pub struct DumpArgs {
     /// A vmcore, the folder of an extracted one, a dump partition's device, its disk, or an image
     /// file of either.
     pub dump: PathBuf,
+    #[command(flatten)]
+    options: DumpOptions,
+}
+
+/// The options beside the dump itself.
+#[derive(clap::Args)]
+pub struct DumpOptions {
     /// On a dump partition: the slot; without it the one with the newest dump.
     #[arg(long, value_name = "N")]
     slot: Option<u32>,
@@ -31,7 +38,7 @@ impl DumpArgs {
     /// # Errors
     /// If it is none.
     pub fn open(&self, system: &System) -> Result<Dump> {
-        Dump::open(system, &self.dump, self.slot, self.partition)
+        self.options.open(&self.dump, system)
     }
 
     /// Opens the dump and hands its kernel on.
@@ -55,15 +62,31 @@ impl DumpArgs {
         dump: &Dump,
         work: impl FnOnce(&Kernel<'_>) -> Result<T>,
     ) -> Result<T> {
-        let system_map = match &self.system_map {
-            Some(path) => Some(
-                std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
-            ),
-            None => None,
-        };
         let (memory, notes) = (dump.memory()?, dump.notes()?);
-        let kernel = Kernel::open(&*memory, &notes, Options { system_map })?;
+        let kernel = Kernel::open(&*memory, &notes, self.options.beside()?)?;
         work(&kernel)
+    }
+}
+
+impl DumpOptions {
+    /// Opens a dump.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn open(&self, dump: &Path, system: &System) -> Result<Dump> {
+        Dump::open(system, dump, self.slot, self.partition)
+    }
+
+    /// What is known beside the dump.
+    ///
+    /// # Errors
+    /// If the System.map cannot be read.
+    pub fn beside(&self) -> Result<Options> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let system_map = self.system_map.as_ref().map(read).transpose()?;
+        Ok(Options { system_map })
     }
 }
 

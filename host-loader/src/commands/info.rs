@@ -252,7 +252,7 @@ fn print_classes(dump: &SlotInfo) {
         );
     }
     let kept = |class: &str| dump.classes.iter().any(|part| part.class == class);
-    for fate in found.iter().filter(|fate| !kept(fate.class)) {
+    for fate in found.iter().filter(|fate| !kept(&fate.class)) {
         println!("  {:<13}  {:>9}          -", fate.class, size(fate.found));
     }
     for (why, frames) in dump.trailer.iter().flat_map(|trailer| &trailer.doubts) {

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod ps;
 pub mod read;
 pub mod receive;
+pub mod report;
 pub mod reserve;
 pub mod save;
 pub mod ship;

@@ -30,6 +30,14 @@ pub struct Line {
 }
 
 impl Line {
+    /// The name, with the taints in parentheses if there are any.
+    pub fn name_and_taints(&self) -> String {
+        match self.taints.as_str() {
+            "" => self.name.clone(),
+            taints => format!("{} ({taints})", self.name),
+        }
+    }
+
     /// Of a module.
     pub fn new(module: &Module) -> Self {
         let bits = TAINTS.chars().zip(0u32..);

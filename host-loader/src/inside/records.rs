@@ -18,7 +18,7 @@ const FACILITIES: [&str; 12] = [
 pub struct Record {
     /// Nanoseconds after boot.
     pub time_ns: u64,
-    /// As dmesg(1) names it.
+    /// As dmesg(1) names it; empty if it is not told.
     pub level: &'static str,
     /// As dmesg(1) names it.
     pub facility: String,
@@ -67,6 +67,41 @@ impl Record {
             caller: caller(details),
             text: lines.collect::<Vec<_>>().join("\n"),
         }
+    }
+
+    /// In a line, or more, as dmesg(1) prints it.
+    pub fn in_line(&self) -> String {
+        let (seconds, micros) = (
+            self.time_ns / 1_000_000_000,
+            self.time_ns / 1000 % 1_000_000,
+        );
+        format!(
+            "[{seconds:5}.{micros:06}] {}",
+            self.text.replace('\n', "\n                 ")
+        )
+    }
+
+    /// Of a line of text, `[    1.234567] …`, which tells neither level nor facility. `None` for
+    /// an empty one.
+    pub fn printed(line: &str) -> Option<Self> {
+        let time = |text: &str| {
+            let (seconds, micros) = text.trim().split_once('.')?;
+            let seconds: u64 = seconds.parse().ok()?;
+            let nanos = micros.parse::<u64>().ok()?.checked_mul(1000)?;
+            seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+        };
+        let parts = line
+            .strip_prefix('[')
+            .and_then(|line| line.split_once("] "));
+        let told = parts.and_then(|(before, text)| Some((time(before)?, text)));
+        let (time_ns, text) = told.unwrap_or((0, line));
+        (!text.is_empty()).then(|| Self {
+            time_ns,
+            level: "",
+            facility: String::new(),
+            caller: None,
+            text: text.to_owned(),
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use kdraw_kernel::exception::{self, Oops};
 use kdraw_kernel::stack::{Cpu, End, Frame, Stack};
 use kdraw_kernel::task::Task;
 use kdraw_kernel::{Kernel, Place};
-use kdraw_linux::notes::Registers;
+use kdraw_linux::notes::{PrStatus, Registers};
 use kdraw_linux::printk::PrintkLog;
 use serde::Serialize;
 
@@ -33,7 +33,7 @@ pub struct Traced {
     pub panicked: bool,
     /// Newest first.
     pub frames: Vec<Line>,
-    /// How the stack ended: `bottom`, `user`, `absent` or `broken`.
+    /// How the stack ended: `bottom`, `user`, `absent`, `broken`, or `unknown`.
     pub end: &'static str,
     /// The program's registers, if it was one that entered the kernel.
     pub user: Option<Regs>,
@@ -187,6 +187,36 @@ fn last_oops(kernel: &Kernel<'_>) -> Oops {
 }
 
 impl Traced {
+    /// What a CPU's registers tell of a kernel whose types are not known: where it was, and whom
+    /// that returns to.
+    pub fn of_registers(kernel: &Kernel<'_>, status: &PrStatus<'_>) -> Self {
+        let registers = status.registers();
+        let [.., lr] = registers.x;
+        let frame = |pc, registers| Frame {
+            pc,
+            place: kernel.place(pc),
+            record: 0,
+            registers,
+        };
+        let frames = [frame(registers.pc, Some(registers)), frame(lr, None)];
+        let oops = last_oops(kernel);
+        Self {
+            pid: status.pid(),
+            comm: "?".to_owned(),
+            cpu: 0,
+            state: 'R',
+            task: 0,
+            running: true,
+            panicked: false,
+            frames: frames
+                .iter()
+                .map(|frame| Line::new(kernel, frame, &oops))
+                .collect(),
+            end: "unknown",
+            user: None,
+        }
+    }
+
     /// Whether the walk came to the stack's first frame.
     pub fn is_whole(&self) -> bool {
         matches!(self.end, "bottom" | "user")
@@ -213,6 +243,9 @@ impl Traced {
                 user.pc, user.sp
             )),
             ("absent", _) => Some("the stack's rest is not in the dump".to_owned()),
+            ("unknown", _) => {
+                Some("further frames take the kernel's types, which are not known".to_owned())
+            }
             ("broken", _) => Some("the stack's rest makes no sense".to_owned()),
             _ => None,
         }
