@@ -52,6 +52,9 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
     ("read", 2, &["NONE", "panic", "0"], |_| {}),
     ("read", 3, &["NONE", "panic"], |_| {}),
     ("receive", 3, &["NONE"], |_| {}),
+    ("report", 1, &["DEVICE"], |s| common::dump(&s.device(), 1)),
+    ("report", 2, &[], |_| {}),
+    ("report", 3, &["NONE"], |_| {}),
     ("reserve", 2, &["--size", "1M"], |_| {}),
     ("reserve", 3, &["--yes", "--dtb", "NONE"], |_| {}),
     ("save", 1, &[], |s| {
