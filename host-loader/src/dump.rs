@@ -47,7 +47,12 @@ impl Dump {
         let path = if path.is_dir() { &inside } else { path };
         if slot.is_none() && partition.is_none() {
             match Vmcore::open(path) {
-                Ok(vmcore) => return Ok(Self::Vmcore(Box::new(vmcore))),
+                Ok(vmcore) => {
+                    for remark in &vmcore.remarks {
+                        eprintln!("{}: {remark}", path.display());
+                    }
+                    return Ok(Self::Vmcore(Box::new(vmcore)));
+                }
                 Err(InputError::Unknown(_)) => {}
                 Err(why) => return Err(why.into()),
             }

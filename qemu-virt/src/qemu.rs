@@ -401,6 +401,9 @@ fn drive(machine: &Machine<'_>, image: &Path) -> String {
 /// The longest wait for an answer of QEMU itself.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// The longest wait for a dump by QEMU.
+const DUMP: Duration = Duration::from_secs(120);
+
 /// A connection to QEMU by its Machine Protocol.
 pub struct Monitor {
     stream: UnixStream,
@@ -441,6 +444,27 @@ impl Monitor {
         reply["return"]["icount"]
             .as_u64()
             .context("QEMU told no count of instructions")
+    }
+
+    /// The formats in which QEMU dumps the machine's memory, those of other systems left out.
+    pub fn dump_formats(&mut self) -> Result<Vec<String>> {
+        let reply = self.request(r#"{"execute":"query-dump-guest-memory-capability"}"#)?;
+        let reply: serde_json::Value = serde_json::from_str(&reply)?;
+        let formats = reply["return"]["formats"].as_array();
+        let formats = formats.context("QEMU told no formats of dumps")?.iter();
+        let names = formats.filter_map(|format| format.as_str());
+        let ours = names.filter(|name| *name == "elf" || name.starts_with("kdump-"));
+        Ok(ours.map(str::to_owned).collect())
+    }
+
+    /// Dumps the machine's memory into a file; the machine stands still meanwhile.
+    pub fn dump_memory(&mut self, format: &str, path: &Path) -> Result<()> {
+        self.stream.set_read_timeout(Some(DUMP))?;
+        let path = path.display();
+        self.request(&format!(
+            r#"{{"execute":"dump-guest-memory","arguments":{{"paging":false,"protocol":"file:{path}","format":"{format}"}}}}"#
+        ))?;
+        Ok(self.stream.set_read_timeout(Some(ANSWER))?)
     }
 
     /// Ends QEMU.

@@ -13,7 +13,8 @@ use crate::btf::tests::Writer;
 
 /// The image's address that offset 0 of [`Ram`] has.
 pub const VA: u64 = 0xffff_8000_8000_0000;
-const PA: u64 = 0x4000_0000;
+/// The physical one.
+pub const PA: u64 = 0x4000_0000;
 
 /// Sparse memory, by offset from the image's start: what was never put there is absent.
 #[derive(Default)]

@@ -17,6 +17,7 @@
 //! - [`btf`]: its types. [`object`]: members by name, pointers, lists, of those types.
 //! - [`modules`]: loaded modules, with symbols and types of their own.
 //! - [`per_cpu`]: each CPU's own variables. [`task`]: all tasks.
+//! - [`lost_vmcoreinfo`]: VMCOREINFO where a dump's notes lack it.
 //! - [`stack`]: who called whom. [`exception`]: syndromes and addresses in words.
 //!
 //! Without `CONFIG_KALLSYMS_ALL` (Debian's 6.1) kallsyms has functions only. What is searched
@@ -28,11 +29,13 @@
 //! version. What physical memory looks like without symbols and types is [`kdraw_linux`]'s.
 
 pub mod btf;
+mod crash_notes;
 pub mod exception;
 #[cfg(test)]
 mod fake;
 pub mod kallsyms;
 mod kernel;
+pub mod lost_vmcoreinfo;
 pub mod modules;
 pub mod object;
 pub mod page_cache;

@@ -9,7 +9,8 @@
 //! caller; x30 tells it.
 //!
 //! A running task begins with the registers that its CPU saved when it was stopped
-//! (`NT_PRSTATUS`), a sleeping one with those of its last switch (`thread.cpu_context`).
+//! (`crash_notes`), or else that the dump notes of it (`NT_PRSTATUS`); a sleeping one with those of
+//! its last switch (`thread.cpu_context`).
 //!
 //! Bounds: [`MAX_FRAMES`], and no record twice.
 //!
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 
 use kdraw_linux::notes::{PrStatus, Registers};
 
+use crate::crash_notes;
 use crate::object::{Error, Object};
 use crate::{Kernel, Place};
 
@@ -103,16 +105,21 @@ impl<'k> Kernel<'k> {
                 });
             }
         }
+        let saved = crash_notes::all(self);
         let mut notes: Vec<_> = PrStatus::all(self.notes()).collect();
-        // CPUs that never stopped have no note; the others' are in the order of the CPUs.
-        let all_stopped = notes.len() == cpus.len();
+        // CPUs that never stopped have no note; the others' are in the order of the CPUs. QEMU
+        // counts CPUs, from 1 on, where others tell their tasks.
+        let counted = (1..).zip(&notes).all(|(number, note)| note.pid() == number);
+        let in_order = counted || notes.len() == cpus.len();
         for cpu in &mut cpus {
             let pid = cpu.current.get("pid")? as i32;
-            let own = notes.iter().position(|note| note.pid() == pid);
-            let own = if all_stopped { Some(0) } else { own };
-            if let Some(own) = own.filter(|own| *own < notes.len()) {
-                cpu.registers = Some(notes.remove(own).registers());
-            }
+            let own = match in_order {
+                true => (!notes.is_empty()).then_some(0),
+                false => notes.iter().position(|note| note.pid() == pid),
+            };
+            let noted = own.map(|own| notes.remove(own).registers());
+            let saved = saved.get(&cpu.number).filter(|saved| saved.pid == pid);
+            cpu.registers = saved.map(|saved| saved.registers).or(noted);
         }
         Ok(cpus)
     }
@@ -122,6 +129,13 @@ impl<'k> Kernel<'k> {
     /// # Errors
     /// [`Error`] if the kernel's types are not known.
     pub fn interrupted_stack(&'k self, registers: Registers) -> Result<Stack<'k>, Error> {
+        if registers.pstate & MODE == 0 && registers.pc & KERNEL_BIT == 0 {
+            // Whoever dumps a machine that runs may find it in a program.
+            return Ok(Stack {
+                frames: Vec::new(),
+                end: End::User(Box::new(registers)),
+            });
+        }
         let frame = Frame {
             pc: registers.pc,
             place: self.place(registers.pc),

@@ -65,6 +65,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
         false => args.vmcore.wanted(),
     };
     let vmcore = Vmcore::open(&args.input)?;
+    for remark in &vmcore.remarks {
+        eprintln!("{}: {remark}", args.input.display());
+    }
     let image = vmcore.image();
     let bar = progress::bar();
     let mut show = |what, at, total| progress::show(&bar, what, at, total);

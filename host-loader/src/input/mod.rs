@@ -7,6 +7,7 @@ mod lzo;
 use std::path::{Path, PathBuf};
 
 use kdraw_format::addr::PhysAddr;
+use kdraw_kernel::lost_vmcoreinfo;
 use kdraw_linux::memory::{PhysMem, Unreadable};
 use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 
@@ -68,6 +69,8 @@ pub struct Vmcore {
     notes: Vec<u8>,
     /// What is wrong with it, in words.
     pub problems: Vec<String>,
+    /// What had to be found out, in words.
+    pub remarks: Vec<String>,
 }
 
 enum File {
@@ -124,6 +127,7 @@ impl Vmcore {
             known,
             notes,
             problems,
+            remarks: Vec::new(),
         };
         Ok(vmcore.checked())
     }
@@ -141,7 +145,16 @@ impl Vmcore {
             }
         }
         if Vmcoreinfo::from_notes(&self.notes).is_none() {
-            self.problems.push("it has no VMCOREINFO".to_owned());
+            let ranges = self.known.ranges().iter().copied();
+            match lost_vmcoreinfo::search(&self, ranges) {
+                Some(note) => {
+                    self.notes.extend(note);
+                    let remark =
+                        "it has no note of VMCOREINFO; the kernel's own was found in memory";
+                    self.remarks.push(remark.to_owned());
+                }
+                None => self.problems.push("it has no VMCOREINFO".to_owned()),
+            }
         }
         self
     }

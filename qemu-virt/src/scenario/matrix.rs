@@ -37,6 +37,10 @@ struct Variant {
     recover: bool,
     /// With a watchdog that resets the machine when it is not petted for 10 s.
     watchdog: bool,
+    /// Dumped by QEMU and makedumpfile too.
+    foreign: bool,
+    /// The dump level.
+    level: u8,
     /// Also opened with drgn, crash and gdb.
     tools: bool,
     /// Played on these kernels.
@@ -68,6 +72,8 @@ const BASE: Variant = Variant {
     again: false,
     recover: false,
     watchdog: false,
+    foreign: false,
+    level: 31,
     tools: false,
     suites: &SUITES,
     arm64_crash: &[],
@@ -157,6 +163,16 @@ const VARIANTS: &[Variant] = &[
         again: true,
         tools: true,
         quick: &[Suite::Bookworm],
+        ..BASE
+    },
+    Variant {
+        name: "foreign",
+        mem: 512,
+        fill: 32,
+        panic: Panic::Null,
+        panic_cpu: 1,
+        foreign: true,
+        level: 0,
         ..BASE
     },
     Variant {
@@ -302,7 +318,11 @@ impl Variant {
             recover: self.recover,
             watchdog: self.watchdog,
             estimate: self.estimate,
-            dump: DumpOptions::default(),
+            foreign: self.foreign,
+            dump: DumpOptions {
+                level: self.level,
+                ..DumpOptions::default()
+            },
         };
         scenario.fit_machine();
         Entry {

@@ -22,6 +22,7 @@ pub mod boot;
 pub mod estimate;
 pub mod evidence;
 pub mod filter;
+mod foreign;
 pub mod init;
 mod inside;
 pub mod installed;
@@ -180,6 +181,10 @@ pub struct Scenario {
     /// Ask `kdraw estimate` just before the panic, and compare with what the payload writes.
     #[arg(long)]
     pub estimate: bool,
+    /// Have QEMU and makedumpfile dump the same panic too, and compare what kdraw says of their
+    /// dumps with what it says of its own, which is to be complete (`--level 0`).
+    #[arg(long)]
+    pub foreign: bool,
     #[command(flatten)]
     pub dump: DumpOptions,
 }
@@ -209,6 +214,7 @@ impl Scenario {
             recover: false,
             watchdog: false,
             estimate: false,
+            foreign: false,
             dump: DumpOptions::default(),
         }
     }
@@ -379,6 +385,9 @@ pub fn play(
         if wanted && line.text == "guest: step load 0" {
             armed = Some(Armed::keep(boot, qemu, &disk, place)?);
         }
+        if scenario.foreign && line.text.starts_with(boot::PAYLOAD) {
+            foreign::dump(qemu, place)?;
+        }
         Ok(())
     };
     let boot = boot::run(&machine, &place.console(), budget(scenario), &mut watch)?;
@@ -416,6 +425,11 @@ pub fn play(
         let same = second_boot::same_in_guest(&second, dist, &place.file("from-guest"), &ours);
         outcome.check_result("same-in-guest", same);
         std::fs::remove_file(&second.path)?;
+    }
+    if scenario.foreign
+        && let Err(error) = foreign::check(scenario, dist, place, &mut outcome)
+    {
+        outcome.check("foreign", false, format!("{error:#}"));
     }
     if scenario.estimate {
         estimate::check(dist, &disk.path, &boot, &mut outcome);
