@@ -19,6 +19,7 @@
 //! - [`per_cpu`]: each CPU's own variables. [`task`]: all tasks.
 //! - [`lost_vmcoreinfo`]: VMCOREINFO where a dump's notes lack it.
 //! - [`stack`]: who called whom. [`exception`]: syndromes and addresses in words.
+//! - [`log`]: its newest lines. [`diagnosis`]: what happened, in a sentence, and who did it.
 //!
 //! Without `CONFIG_KALLSYMS_ALL` (Debian's 6.1) kallsyms has functions only. What is searched
 //! for in the image instead, and by what marks, the rooms say: BTF in [`Kernel::types`],
@@ -30,11 +31,13 @@
 
 pub mod btf;
 mod crash_notes;
+pub mod diagnosis;
 pub mod exception;
 #[cfg(test)]
 mod fake;
 pub mod kallsyms;
 mod kernel;
+pub mod log;
 pub mod lost_vmcoreinfo;
 pub mod modules;
 pub mod object;

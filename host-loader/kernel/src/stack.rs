@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 use kdraw_linux::notes::{PrStatus, Registers};
 
 use crate::crash_notes;
+use crate::log::Caller;
 use crate::object::{Error, Object};
 use crate::{Kernel, Place};
 
@@ -122,6 +123,22 @@ impl<'k> Kernel<'k> {
             cpu.registers = saved.map(|saved| saved.registers).or(noted);
         }
         Ok(cpus)
+    }
+
+    /// The CPU that panicked: what the kernel noted, or who wrote the log's last record.
+    pub fn panicked_cpu(&self, cpus: &[Cpu<'_>]) -> Option<u32> {
+        let noted = self.symbol("panic_cpu");
+        let noted = noted.and_then(|at| self.read_number(at, 4).ok());
+        let is_cpu = |number: u32| cpus.iter().any(|cpu| cpu.number == number);
+        if let Some(cpu) = noted.map(|cpu| cpu as u32).filter(|cpu| is_cpu(*cpu)) {
+            return Some(cpu);
+        }
+        let last = self.last_caller()?;
+        let wrote = |cpu: &&Cpu<'_>| match last {
+            Caller::Task(pid) => cpu.current.get("pid") == Ok(pid.into()),
+            Caller::Cpu(number) => cpu.number == number,
+        };
+        cpus.iter().find(wrote).map(|cpu| cpu.number)
     }
 
     /// The stack from some registers on, its newest frame interrupted.

@@ -8,11 +8,7 @@ use kdraw_kernel::stack::{Cpu, End, Frame, Stack};
 use kdraw_kernel::task::Task;
 use kdraw_kernel::{Kernel, Place};
 use kdraw_linux::notes::{PrStatus, Registers};
-use kdraw_linux::printk::PrintkLog;
 use serde::Serialize;
-
-/// The newest records of the log, among which the oops is looked for.
-const NEWEST_RECORDS: u64 = 1000;
 
 /// A task's stack.
 #[derive(Clone, Debug, Serialize)]
@@ -119,7 +115,7 @@ impl<'k> Tracer<'k> {
         let cpus = kernel.cpu_states()?;
         Ok(Self {
             kernel,
-            panicked: panicked(kernel, &cpus),
+            panicked: kernel.panicked_cpu(&cpus),
             oops: last_oops(kernel),
             cpus,
         })
@@ -153,37 +149,9 @@ impl<'k> Tracer<'k> {
     }
 }
 
-/// The CPU that panicked: what the kernel noted, or who wrote the log's last record.
-fn panicked(kernel: &Kernel<'_>, cpus: &[Cpu<'_>]) -> Option<u32> {
-    const IN_INTERRUPT: u32 = 1 << 31;
-    let noted = kernel.symbol("panic_cpu");
-    let noted = noted.and_then(|at| kernel.read_number(at, 4).ok());
-    let is_cpu = |number: u32| cpus.iter().any(|cpu| cpu.number == number);
-    if let Some(cpu) = noted.map(|cpu| cpu as u32).filter(|cpu| is_cpu(*cpu)) {
-        return Some(cpu);
-    }
-    let log = PrintkLog::open(kernel.virt(), &kernel.vmcoreinfo()).ok()?;
-    let details = |number| log.details(number).ok().flatten();
-    let last = (0..log.ids()).rev().find_map(details)?.caller?;
-    let wrote = |cpu: &&Cpu<'_>| match last & IN_INTERRUPT {
-        0 => cpu.current.get("pid") == Ok(last.into()),
-        _ => cpu.number == last & !IN_INTERRUPT,
-    };
-    cpus.iter().find(wrote).map(|cpu| cpu.number)
-}
-
 fn last_oops(kernel: &Kernel<'_>) -> Oops {
-    let Ok(log) = PrintkLog::open(kernel.virt(), &kernel.vmcoreinfo()) else {
-        return Oops::default();
-    };
-    let mut text = Vec::new();
-    for number in log.ids().saturating_sub(NEWEST_RECORDS)..log.ids() {
-        log.write_record(number, &mut |piece| text.extend_from_slice(piece));
-    }
-    let text = String::from_utf8_lossy(&text);
-    // Without the time in front.
-    let lines = text.lines();
-    Oops::last(lines.map(|line| line.split_once("] ").map_or(line, |(_, rest)| rest)))
+    let log = kernel.newest_log();
+    Oops::last(log.iter().map(|line| line.text.as_str()))
 }
 
 impl Traced {
