@@ -15,9 +15,11 @@
 //! - [`page_cache`] and [`read`]: memory, absent where it was not captured.
 //! - [`kallsyms`], [`system_map`]: the kernel's symbols, into a [`symbol_table`].
 //! - [`btf`]: its types. [`object`]: members by name, pointers, lists, of those types.
+//! - [`maple_tree`], [`rbtree`], [`xarray`]: the kernel's trees.
 //! - [`modules`]: loaded modules, with symbols and types of their own.
 //! - [`per_cpu`]: each CPU's own variables. [`task`]: all tasks.
 //! - [`lost_vmcoreinfo`]: VMCOREINFO where a dump's notes lack it.
+//! - [`files`], [`vm`]: what a task has open and mapped, by [`path`].
 //! - [`stack`]: who called whom. [`exception`]: syndromes and addresses in words.
 //! - [`log`]: its newest lines. [`diagnosis`]: what happened, in a sentence, and who did it.
 //!
@@ -35,18 +37,24 @@ pub mod diagnosis;
 pub mod exception;
 #[cfg(test)]
 mod fake;
+pub mod files;
 pub mod kallsyms;
 mod kernel;
 pub mod log;
 pub mod lost_vmcoreinfo;
+pub mod maple_tree;
 pub mod modules;
 pub mod object;
 pub mod page_cache;
+pub mod path;
 pub mod per_cpu;
+pub mod rbtree;
 pub mod read;
 pub mod stack;
 pub mod symbol_table;
 pub mod system_map;
 pub mod task;
+pub mod vm;
+pub mod xarray;
 
 pub use kernel::{Kernel, OpenError, Options, Place};

@@ -4,6 +4,9 @@ use kdraw_linux::translate::TranslateError;
 
 use crate::Kernel;
 use crate::btf::{Field, Kind, TypeId, Types};
+use crate::maple_tree::MapleTree;
+use crate::rbtree::RbTree;
+use crate::xarray::XArray;
 
 /// The most elements of a list.
 const MAX_LIST: usize = 1 << 20;
@@ -39,6 +42,14 @@ pub enum Error {
     /// A list leads back into itself, or does not end.
     #[error("the list at {0:#x} does not end")]
     Endless(u64),
+    /// A tree leads back into itself, or to what cannot be a node of it.
+    #[error("{what} at {at:#x} is damaged")]
+    Damaged {
+        /// What.
+        what: &'static str,
+        /// Where.
+        at: u64,
+    },
     /// Memory is not mapped, or absent in the dump.
     #[error(transparent)]
     Memory(#[from] TranslateError),
@@ -77,6 +88,11 @@ impl<'k> Object<'k> {
 
     fn at(&self, ty: TypeId, address: u64) -> Self {
         Self::new(self.kernel, self.types, ty, address)
+    }
+
+    /// The same type at another address.
+    pub fn moved(&self, address: u64) -> Self {
+        self.at(self.ty, address)
     }
 
     /// The kernel that it is of.
@@ -273,6 +289,31 @@ impl<'k> Object<'k> {
             step: 0,
             power: 1,
         })
+    }
+
+    /// What is in this `struct xarray` or radix tree.
+    ///
+    /// # Errors
+    /// [`Error`] if it cannot be read, or is none.
+    pub fn xarray(&self) -> Result<XArray<'k>, Error> {
+        XArray::new(self)
+    }
+
+    /// What is in this `struct maple_tree`.
+    ///
+    /// # Errors
+    /// [`Error`] if it cannot be read, or is none.
+    pub fn maple_tree(&self) -> Result<MapleTree<'k>, Error> {
+        MapleTree::new(self)
+    }
+
+    /// What is on the tree of which this `rb_root` is the root, each embedded by the member at
+    /// `path` of a type.
+    ///
+    /// # Errors
+    /// [`Error`] if it cannot be read, or is none.
+    pub fn rb_tree(&self, ty: &str, path: &str) -> Result<RbTree<'k>, Error> {
+        RbTree::new(self, ty, path)
     }
 }
 

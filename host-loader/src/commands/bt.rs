@@ -1,10 +1,10 @@
 //! `kdraw bt`: the stacks of the crashed kernel's tasks.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use kdraw_kernel::Kernel;
 use kdraw_kernel::task::Task;
 
-use super::dump_args::DumpArgs;
+use super::dump_args::{DumpArgs, numbered};
 use crate::exit::Verdict;
 use crate::inside::stacks::{Traced, Tracer};
 use crate::system::System;
@@ -72,16 +72,9 @@ fn traced(args: &Args, kernel: &Kernel<'_>) -> Result<Vec<Traced>> {
             .map(|cpu| tracer.trace(&Task::read(cpu.current)?))
             .collect();
     }
-    let tasks = kernel.tasks()?;
-    if let Some(pid) = args
-        .pid
-        .iter()
-        .find(|pid| tasks.iter().all(|task| task.pid != **pid))
-    {
-        bail!("there is no task {pid}; `kdraw ps` lists them");
-    }
-    let wanted = tasks
-        .iter()
-        .filter(|task| args.all || args.pid.contains(&task.pid));
-    wanted.map(|task| tracer.trace(task)).collect()
+    let tasks = match args.all {
+        true => kernel.tasks()?,
+        false => numbered(kernel, &args.pid)?,
+    };
+    tasks.iter().map(|task| tracer.trace(task)).collect()
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use kdraw_kernel::task::Task;
 use kdraw_kernel::{Kernel, Options};
 
 use crate::dump::Dump;
@@ -88,6 +89,20 @@ impl DumpOptions {
         let system_map = self.system_map.as_ref().map(read).transpose()?;
         Ok(Options { system_map })
     }
+}
+
+/// The tasks of some numbers; the idle ones all have 0.
+///
+/// # Errors
+/// If there is none of a number.
+pub fn numbered<'k>(kernel: &'k Kernel<'k>, pids: &[i32]) -> Result<Vec<Task<'k>>> {
+    let mut tasks = kernel.tasks()?;
+    let missing = |pid: &&i32| tasks.iter().all(|task| task.pid != **pid);
+    if let Some(pid) = pids.iter().find(missing) {
+        bail!("there is no task {pid}; `kdraw ps` lists them");
+    }
+    tasks.retain(|task| pids.contains(&task.pid));
+    Ok(tasks)
 }
 
 /// An address: hexadecimal, with or without `0x`.

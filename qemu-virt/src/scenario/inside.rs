@@ -39,21 +39,29 @@ for task in for_each_task(prog):
 /// Frames by task: address, and function and offset.
 type Stacks = BTreeMap<String, Vec<(u64, String)>>;
 
-/// Compares what kdraw says of a vmcore with what drgn printed, and with crash's `ps`.
+/// Compares what kdraw says of a vmcore with what drgn printed, and with crash's `ps`, `files` and
+/// `vm`.
 pub fn same(dist: &Dist, vmcore: &Path, drgn: &str, crash: &str) -> Result<String> {
     let modules = modules(dist, vmcore, drgn)?;
     let stacks = stacks(dist, vmcore, drgn)?;
     let tasks = tasks(dist, vmcore, crash)?;
-    Ok(format!("{modules} modules, {tasks}, {stacks}"))
+    let spaces = spaces(dist, vmcore, crash)?;
+    Ok(format!("{modules} modules, {tasks}, {spaces}, {stacks}"))
 }
 
 /// What a command prints as JSON. Its exit code 1 is a finding, not a failure.
-fn asked(dist: &Dist, words: &[&str], vmcore: &Path) -> Result<Vec<Value>> {
+fn asked(dist: &Dist, words: &[&str], vmcore: &Path, pids: &[u64]) -> Result<Value> {
     let mut command = Command::new(&dist.kdraw);
-    let output = command.args(words).arg("--json").arg(vmcore).output()?;
+    command.args(words).arg("--json").arg(vmcore);
+    let output = command.args(pids.iter().map(u64::to_string)).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     serde_json::from_str(&text).with_context(|| format!("{}: {errors}", run::shown(&command)))
+}
+
+/// What a command prints of the whole kernel.
+fn rows(dist: &Dist, words: &[&str], vmcore: &Path) -> Result<Vec<Value>> {
+    Ok(serde_json::from_value(asked(dist, words, vmcore, &[])?)?)
 }
 
 fn number(value: &Value, key: &str) -> u64 {
@@ -69,7 +77,7 @@ fn modules(dist: &Dist, vmcore: &Path, drgn: &str) -> Result<usize> {
         .lines()
         .filter(|line| line.starts_with("module "))
         .collect();
-    let ours = asked(dist, &["mods"], vmcore)?;
+    let ours = rows(dist, &["mods"], vmcore)?;
     let ours: Vec<_> = ours
         .iter()
         .map(|found| {
@@ -97,7 +105,7 @@ fn stacks(dist: &Dist, vmcore: &Path, drgn: &str) -> Result<String> {
         }
     }
     let mut ours = Stacks::new();
-    for task in asked(dist, &["bt", "--all"], vmcore)? {
+    for task in rows(dist, &["bt", "--all"], vmcore)? {
         let frames = task["frames"].as_array().context("no frames")?;
         let frames = frames.iter().map(|frame| {
             let place = format!("{}+{:#x}", text(frame, "function"), number(frame, "offset"));
@@ -145,7 +153,7 @@ fn equal(ours: &[(u64, String)], theirs: &[(u64, String)]) -> bool {
 
 fn tasks(dist: &Dist, vmcore: &Path, crash: &str) -> Result<String> {
     let mut theirs: Vec<_> = crash.lines().filter_map(crash_task).collect();
-    let ours = asked(dist, &["ps"], vmcore)?;
+    let ours = rows(dist, &["ps"], vmcore)?;
     let mut ours: Vec<_> = ours.iter().map(own_task).collect();
     theirs.sort_unstable();
     ours.sort_unstable();
@@ -160,7 +168,10 @@ fn crash_task(line: &str) -> Option<String> {
     let [pid, ppid, cpu, task, state, _, size, resident, name @ ..] = &words[..] else {
         return None;
     };
-    let is_task = pid.parse::<u32>().is_ok() && task.starts_with("ffff") && task.len() == 16;
+    let is_task = pid.parse::<u32>().is_ok()
+        && ppid.parse::<u32>().is_ok()
+        && task.starts_with("ffff")
+        && task.len() == 16;
     let name = name.join(" ");
     let name = name.trim_start_matches('[').trim_end_matches(']');
     is_task.then(|| format!("{pid} {ppid} {cpu} {task} {state} {size} {resident} {name}"))
@@ -189,4 +200,121 @@ fn own_task(task: &Value) -> String {
         number(task, "rss"),
         text(task, "comm").trim()
     )
+}
+
+/// Fewest processes a booted guest has.
+const FEWEST_PROCESSES: usize = 5;
+
+/// Compares the open files and mappings of each process.
+fn spaces(dist: &Dist, vmcore: &Path, crash: &str) -> Result<String> {
+    let (mut files, mut mappings) = (BTreeMap::<u64, Vec<String>>::new(), BTreeMap::new());
+    let mut pid = 0;
+    for line in crash.lines() {
+        if let Some(header) = line.strip_prefix("PID: ") {
+            let number = header.split_whitespace().next();
+            pid = number.and_then(|pid| pid.parse().ok()).unwrap_or_default();
+        } else if let Some(file) = crash_file(line) {
+            files.entry(pid).or_default().push(file);
+        } else if let Some(mapping) = crash_mapping(line) {
+            let all: &mut Vec<String> = mappings.entry(pid).or_default();
+            all.push(mapping);
+        }
+    }
+    ensure!(
+        files.len() >= FEWEST_PROCESSES && mappings.len() >= FEWEST_PROCESSES,
+        "crash has files of {} processes, mappings of {}",
+        files.len(),
+        mappings.len()
+    );
+    for (pid, theirs) in &files {
+        let ours = asked(dist, &["files"], vmcore, &[*pid])?;
+        let ours = ours[0]["files"].as_array().context("no files")?;
+        let ours: Vec<_> = ours.iter().map(own_file).collect();
+        super::tools::same(&theirs.join("\n"), &ours.join("\n"))
+            .with_context(|| format!("files of {pid}"))?;
+    }
+    for (pid, theirs) in &mappings {
+        let ours = asked(dist, &["vm"], vmcore, &[*pid])?;
+        let mut rows = vec![own_space(&ours)];
+        let ours = ours["mappings"].as_array().context("no mappings")?;
+        rows.extend(ours.iter().map(own_mapping));
+        super::tools::same(&theirs.join("\n"), &rows.join("\n"))
+            .with_context(|| format!("mappings of {pid}"))?;
+    }
+    let count = |all: &BTreeMap<u64, Vec<String>>| all.values().map(Vec::len).sum::<usize>();
+    Ok(format!(
+        "{} files of {} processes and {} mappings as crash has them",
+        count(&files),
+        files.len(),
+        // Each process has a line for all its mappings.
+        count(&mappings) - mappings.len()
+    ))
+}
+
+fn is_address(word: &str) -> bool {
+    word.len() == 16 && word.starts_with("ffff") && u64::from_str_radix(word, 16).is_ok()
+}
+
+/// A line of crash's `files`: descriptor, file, dentry, inode, type, path.
+fn crash_file(line: &str) -> Option<String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let [fd, file, dentry, inode, kind, path @ ..] = &words[..] else {
+        return None;
+    };
+    let is_file =
+        fd.parse::<u64>().is_ok() && [file, dentry, inode].iter().all(|at| is_address(at));
+    is_file.then(|| format!("{fd} {file} {dentry} {inode} {kind} {}", path.join(" ")))
+}
+
+fn own_file(file: &Value) -> String {
+    let path = text(file, "path");
+    // crash has no name for what the file system makes up one.
+    let path = match path.contains(":[") {
+        true => "",
+        false => path.trim_end_matches(" (deleted)"),
+    };
+    format!(
+        "{} {:016x} {:016x} {:016x} {} {path}",
+        file["fd"],
+        number(file, "file"),
+        number(file, "dentry"),
+        number(file, "inode"),
+        text(file, "type")
+    )
+}
+
+/// A line of crash's `vm`: area, start, end, flags, file; or mm, page tables, RSS, total.
+fn crash_mapping(line: &str) -> Option<String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let [at, words @ ..] = &words[..] else {
+        return None;
+    };
+    let numbers = words.get(..3)?;
+    let is_kib = |word: &str| {
+        word.strip_suffix('k')
+            .is_some_and(|n| n.parse::<u64>().is_ok())
+    };
+    let is_number = |word: &&str| u64::from_str_radix(word, 16).is_ok() || is_kib(word);
+    let fits = is_address(at) && numbers.iter().all(is_number);
+    let path = words.get(3..).unwrap_or_default().join(" ");
+    fits.then(|| format!("{at} {} {path}", numbers.join(" ")))
+}
+
+fn own_space(space: &Value) -> String {
+    let at = |key: &str| number(space, key);
+    let (mm, pgd) = (at("mm"), at("pgd"));
+    format!("{mm:016x} {pgd:016x} {}k {}k ", at("rss"), at("total"))
+}
+
+fn own_mapping(mapping: &Value) -> String {
+    let name = text(mapping, "name");
+    // crash names files only.
+    let name = if name.starts_with('[') {
+        ""
+    } else {
+        name.as_str()
+    };
+    let at = |key: &str| number(mapping, key);
+    let (vma, start, end, flags) = (at("vma"), at("start"), at("end"), at("flags"));
+    format!("{vma:016x} {start:x} {end:x} {flags:x} {name}")
 }

@@ -35,7 +35,8 @@ pub enum Readers {
 const FEWEST_TASKS: usize = 60;
 
 /// What crash is asked.
-const CRASH_COMMANDS: &str = "set scroll off\nbt\nps\nkmem -i\nlog\nquit\n";
+const CRASH_COMMANDS: &str = "set scroll off\nbt\nps\nforeach user files\nforeach user vm\n\
+                              kmem -i\nlog\nquit\n";
 /// What crash is asked of a dump that was cut.
 const CRASH_TASKS: &str = "set scroll off\nbt\nps\nquit\n";
 

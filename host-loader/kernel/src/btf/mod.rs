@@ -222,6 +222,31 @@ pub(crate) mod tests {
             self.count
         }
 
+        /// Adds a whole number without a sign.
+        pub(crate) fn number(&mut self, name: &str, size: u32) -> u32 {
+            self.add(name, 1 << 24, size, &[Word::Number(size * 8)])
+        }
+
+        /// Adds an array.
+        pub(crate) fn array(&mut self, element: u32, count: u32) -> u32 {
+            let words = [element, element, count].map(Word::Number);
+            self.add("", 3 << 24, 0, &words)
+        }
+
+        /// Adds a structure; its members by name, type and first bit.
+        pub(crate) fn structure(
+            &mut self,
+            name: &str,
+            size: u32,
+            members: &[(&'static str, u32, u32)],
+        ) -> u32 {
+            let words = members.iter().flat_map(|(name, ty, bit)| {
+                [Word::Name(name), Word::Number(*ty), Word::Number(*bit)]
+            });
+            let words: Vec<_> = words.collect();
+            self.add(name, 4 << 24 | members.len() as u32, size, &words)
+        }
+
         pub(crate) fn blob(&self) -> Vec<u8> {
             let mut blob = vec![0x9f, 0xeb, 1, 0];
             let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
