@@ -1,12 +1,15 @@
 //! `kdraw report`: what happened, on one page.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::dump_args::DumpOptions;
 use crate::exit::Verdict;
-use crate::report::{Report, text};
+use crate::report::{Report, html, text};
 use crate::system::System;
 
 /// Tell what happened: the panic in one sentence, and everything that explains it.
@@ -17,6 +20,7 @@ use crate::system::System;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   kdraw report vmcore
+  kdraw report --html report.html /var/crash/20261121T183012Z-5f0c2a77
   kdraw report --json /dev/mmcblk0p4")]
 pub struct Args {
     /// A vmcore, the folder of an extracted one, a dump partition's device, its disk, or an image
@@ -27,6 +31,10 @@ pub struct Args {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
+    /// Writes an HTML page, which needs nothing else; FILE is replaced if it is there. Then the
+    /// text is not printed.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -36,9 +44,24 @@ pub struct Args {
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     let dump = args.options.open(&args.dump, system)?;
     let report = Report::of(&dump, &args.dump, args.options.beside()?);
-    match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => print!("{}", text::page(&report)),
+    if let Some(path) = &args.html {
+        write(path, &html::page(&report))?;
+    }
+    match (args.json, &args.html) {
+        (true, _) => println!("{}", serde_json::to_string_pretty(&report)?),
+        (false, Some(path)) => println!("{}: {}", path.display(), report.sentence()),
+        (false, None) => print!("{}", text::page(&report)),
     }
     Ok(Verdict::from_good(report.lacking.is_empty()))
+}
+
+/// Writes the page; what it tells of a kernel's memory is its owner's alone.
+fn write(path: &Path, page: &str) -> Result<()> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = file
+        .open(path)
+        .with_context(|| format!("cannot make {}", path.display()))?;
+    file.write_all(page.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }

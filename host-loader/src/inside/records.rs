@@ -69,16 +69,16 @@ impl Record {
         }
     }
 
+    /// Seconds after boot: `12.345678`.
+    pub fn seconds(&self) -> String {
+        let micros = self.time_ns / 1000 % 1_000_000;
+        format!("{}.{micros:06}", self.time_ns / 1_000_000_000)
+    }
+
     /// In a line, or more, as dmesg(1) prints it.
     pub fn in_line(&self) -> String {
-        let (seconds, micros) = (
-            self.time_ns / 1_000_000_000,
-            self.time_ns / 1000 % 1_000_000,
-        );
-        format!(
-            "[{seconds:5}.{micros:06}] {}",
-            self.text.replace('\n', "\n                 ")
-        )
+        let text = self.text.replace('\n', "\n               ");
+        format!("[{:>12}] {text}", self.seconds())
     }
 
     /// Of a line of text, `[    1.234567] …`, which tells neither level nor facility. `None` for

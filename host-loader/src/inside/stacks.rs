@@ -79,13 +79,19 @@ impl Regs {
         }
     }
 
-    /// In lines of four.
-    pub fn in_words(&self) -> String {
+    /// All of them, with their names.
+    pub fn named(&self) -> Vec<(String, u64)> {
         let named = |(number, value): (usize, &u64)| (format!("x{number}"), *value);
         let mut all: Vec<_> = self.x.iter().enumerate().map(named).collect();
         all.push(("sp".to_owned(), self.sp));
         all.push(("pc".to_owned(), self.pc));
         all.push(("ps".to_owned(), self.pstate));
+        all
+    }
+
+    /// In lines of four.
+    pub fn in_words(&self) -> String {
+        let all = self.named();
         let line = |four: &[(String, u64)]| {
             let four = four
                 .iter()
@@ -293,7 +299,8 @@ impl Line {
     fn new(kernel: &Kernel<'_>, frame: &Frame<'_>, oops: &Oops) -> Self {
         let place = frame.place;
         let here = place.map(|place| in_function(&place));
-        let is_oops = frame.registers.is_some() && here.is_some() && here == oops.pc;
+        let told = oops.pc.as_ref().and_then(|pc| pc.split('/').next());
+        let is_oops = frame.registers.is_some() && here.is_some() && here.as_deref() == told;
         let exception = oops.esr.filter(|_| is_oops).map(|esr| {
             let what = exception::in_words(esr);
             match oops.address {
@@ -317,10 +324,8 @@ impl Line {
     }
 }
 
-/// As the kernel prints it.
+/// `function+0x4`. The size that the kernel prints behind it is, of a module's function, that up to
+/// the next symbol, which is not what its symbol says.
 fn in_function(place: &Place<'_>) -> String {
-    format!(
-        "{}+{:#x}/{:#x}",
-        place.symbol.name, place.offset, place.symbol.size
-    )
+    format!("{}+{:#x}", place.symbol.name, place.offset)
 }

@@ -106,7 +106,8 @@ impl Log {
         (found.total > 0).then_some(found)
     }
 
-    fn empty(origin: &'static str) -> Self {
+    /// A log of no records.
+    pub(super) fn empty(origin: &'static str) -> Self {
         Self {
             origin,
             total: 0,

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::Report;
 use super::capture::Capture;
 use super::identity::Identity;
 use super::log::Log;
+use super::{Blocked, Report};
 use crate::inside::modules::Line;
 use crate::summary;
 use crate::text;
@@ -126,6 +126,23 @@ impl Report {
     /// What else is to be known at first sight, by names.
     pub fn in_short(&self) -> Vec<(&'static str, String)> {
         vec![("dump", self.dump.clone())]
+    }
+}
+
+impl Blocked {
+    /// What it waits for, in words.
+    pub fn in_words(&self) -> String {
+        let mut words = format!("waits for {}", self.wait);
+        for (before, more) in [
+            (" in ", &self.function),
+            (", which is had by ", &self.holder),
+        ] {
+            if let Some(more) = more {
+                words.push_str(before);
+                words.push_str(more);
+            }
+        }
+        words
     }
 }
 
