@@ -34,6 +34,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
         |s| common::dump(&s.device(), 1),
     ),
     ("extract", 3, &["NONE"], |_| {}),
+    ("files", 2, &["NONE"], |_| {}),
+    ("files", 3, &["NONE", "1"], |_| {}),
     ("format", 2, &["--slots", "17", "DEVICE"], |_| {}),
     ("format", 3, &["NONE"], |_| {}),
     ("info", 3, &["DEVICE", "7"], |_| {}),
@@ -78,6 +80,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
         s.put("sys/kernel/kexec_crash_loaded", "1\n")
     }),
     ("verify", 3, &["NONE"], |_| {}),
+    ("vm", 2, &["NONE"], |_| {}),
+    ("vm", 3, &["NONE", "1"], |_| {}),
 ];
 
 #[test]
