@@ -44,6 +44,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
     ("load", 3, &["--target", "NONE"], |_| {}),
     ("log", 2, &["--level", "loud", "NONE"], |_| {}),
     ("log", 3, &["NONE"], |_| {}),
+    ("mem", 2, &[], |_| {}),
+    ("mem", 3, &["NONE"], |_| {}),
     ("mods", 2, &[], |_| {}),
     ("mods", 3, &["NONE"], |_| {}),
     ("payload", 3, &["-o", "NONE/x"], |_| {}),

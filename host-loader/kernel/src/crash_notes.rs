@@ -48,7 +48,7 @@ pub(crate) fn all(kernel: &Kernel<'_>) -> BTreeMap<u32, Saved> {
             let place = pointer.and_then(|at| kernel.read_u64(at).ok());
             place.map_or_else(BTreeMap::new, |place| saved(place, areas))
         }
-        Ok(Areas::Sections(areas)) => {
+        Ok(Areas::Sections(areas, _)) => {
             // At the same distance in every CPU's chunk; not every CPU may have stopped.
             let found = areas.values().find_map(|start| {
                 let first = start.next_multiple_of(BUFFER as u64);

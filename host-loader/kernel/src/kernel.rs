@@ -48,6 +48,7 @@ pub struct Kernel<'a> {
     types: OnceCell<Result<Types, Error>>,
     modules: OnceCell<Result<Vec<Module>, Error>>,
     areas: OnceCell<Result<Areas, Error>>,
+    pub(crate) nodes: OnceCell<Result<Vec<u64>, Error>>,
     pub(crate) init_task: OnceCell<Option<u64>>,
 }
 
@@ -84,6 +85,7 @@ impl<'a> Kernel<'a> {
             types: OnceCell::new(),
             modules: OnceCell::new(),
             areas: OnceCell::new(),
+            nodes: OnceCell::new(),
             init_task: OnceCell::new(),
         })
     }

@@ -22,10 +22,12 @@
 //! - [`files`], [`vm`]: what a task has open and mapped, by [`path`].
 //! - [`stack`]: who called whom. [`exception`]: syndromes and addresses in words.
 //! - [`log`]: its newest lines. [`diagnosis`]: what happened, in a sentence, and who did it.
+//! - [`zones`]: nodes, zones and their counters. [`memory_use`]: what memory was used for.
 //!
 //! Without `CONFIG_KALLSYMS_ALL` (Debian's 6.1) kallsyms has functions only. What is searched
 //! for in the image instead, and by what marks, the rooms say: BTF in [`Kernel::types`],
-//! `init_task` in [`task`], the list of modules in [`modules`], per-CPU variables in [`per_cpu`].
+//! `init_task` in [`task`], the list of modules in [`modules`], per-CPU variables in [`per_cpu`],
+//! nodes in [`zones`].
 //!
 //! Everything read is an allegation of a dead kernel: lengths are checked, loops end, nothing
 //! panics. What a kernel has is decided by its symbols, types and VMCOREINFO, never by its
@@ -43,6 +45,7 @@ mod kernel;
 pub mod log;
 pub mod lost_vmcoreinfo;
 pub mod maple_tree;
+pub mod memory_use;
 pub mod modules;
 pub mod object;
 pub mod page_cache;
@@ -56,5 +59,6 @@ pub mod system_map;
 pub mod task;
 pub mod vm;
 pub mod xarray;
+pub mod zones;
 
 pub use kernel::{Kernel, OpenError, Options, Place};

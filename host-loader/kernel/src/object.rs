@@ -95,6 +95,11 @@ impl<'k> Object<'k> {
         self.at(self.ty, address)
     }
 
+    /// The same type so many bytes further on: a CPU's own of what is per CPU.
+    pub fn further(&self, bytes: u64) -> Self {
+        self.at(self.ty, self.address.wrapping_add(bytes))
+    }
+
     /// The kernel that it is of.
     pub fn kernel(&self) -> &'k Kernel<'k> {
         self.kernel

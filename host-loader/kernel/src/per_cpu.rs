@@ -4,7 +4,8 @@
 //! no data tells neither. There BTF's section `.data..percpu` has the variables' places in their
 //! section, and every task leads to the `runqueues` of the CPU that it ran on last
 //! (`se.cfs_rq->rq`), whose place in the section is known: what is left is where the section of
-//! that CPU begins. That says nothing of memory from `alloc_percpu()`.
+//! that CPU begins. Memory from `alloc_percpu()` is found by where the section begins for the
+//! linker, too, which zones tell that have no memory ([`zones`](crate::zones)).
 //!
 //! Source: `include/asm-generic/percpu.h`, `kernel/sched/sched.h`.
 
@@ -12,9 +13,10 @@ use std::collections::BTreeMap;
 
 use crate::Kernel;
 use crate::object::{Error, Object};
+use crate::zones;
 
 /// BTF's name of the section.
-const SECTION: &str = ".data..percpu";
+pub(crate) const SECTION: &str = ".data..percpu";
 /// The most CPUs that a kernel for arm64 is built for (`NR_CPUS`).
 const MAX_CPUS: u64 = 4096;
 
@@ -23,14 +25,14 @@ const MAX_CPUS: u64 = 4096;
 pub(crate) enum Areas {
     /// What is added to a variable's address, by CPU.
     Offsets(BTreeMap<u32, u64>),
-    /// Where a CPU's section begins.
-    Sections(BTreeMap<u32, u64>),
+    /// Where a CPU's section begins, and `__per_cpu_start`, if that is known.
+    Sections(BTreeMap<u32, u64>, Option<u64>),
 }
 
 impl Areas {
     /// The numbers of the CPUs.
     pub(crate) fn cpus(&self) -> impl Iterator<Item = u32> {
-        let (Self::Offsets(areas) | Self::Sections(areas)) = self;
+        let (Self::Offsets(areas) | Self::Sections(areas, _)) = self;
         areas.keys().copied()
     }
 
@@ -87,7 +89,7 @@ fn sections(kernel: &Kernel<'_>) -> Result<Areas, Error> {
             areas.insert(cpu as u32, queue.wrapping_sub(place));
         }
     }
-    Ok(Areas::Sections(areas))
+    Ok(Areas::Sections(areas, zones::per_cpu_start(kernel)))
 }
 
 impl<'k> Kernel<'k> {
@@ -110,7 +112,7 @@ impl<'k> Kernel<'k> {
                 let offset = offsets.get(&cpu).ok_or_else(lost)?;
                 self.symbol(name).ok_or_else(lost)?.wrapping_add(*offset)
             }
-            Areas::Sections(sections) => {
+            Areas::Sections(sections, _) => {
                 let start = sections.get(&cpu).ok_or_else(lost)?;
                 let place = self.types()?.variable(SECTION, name);
                 place.ok_or_else(lost)?.0.wrapping_add(*start)
@@ -121,9 +123,10 @@ impl<'k> Kernel<'k> {
 
     /// What to add to a pointer from `alloc_percpu()` for each CPU; `None` if nothing tells.
     pub fn per_cpu_offsets(&self) -> Option<impl Iterator<Item = u64>> {
-        match self.areas() {
-            Ok(Areas::Offsets(offsets)) => Some(offsets.values().copied()),
-            _ => None,
-        }
+        let (areas, start) = match self.areas().ok()? {
+            Areas::Offsets(offsets) => (offsets, 0),
+            Areas::Sections(sections, start) => (sections, (*start)?),
+        };
+        Some(areas.values().map(move |area| area.wrapping_sub(start)))
     }
 }

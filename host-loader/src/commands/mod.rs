@@ -13,6 +13,7 @@ pub mod layout;
 pub mod list;
 pub mod load;
 pub mod log;
+pub mod mem;
 pub mod mods;
 pub mod payload;
 pub mod plan;
