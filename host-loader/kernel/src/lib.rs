@@ -20,6 +20,7 @@
 //! - [`per_cpu`]: each CPU's own variables. [`task`]: all tasks.
 //! - [`lost_vmcoreinfo`]: VMCOREINFO where a dump's notes lack it.
 //! - [`files`], [`vm`]: what a task has open and mapped, by [`path`].
+//! - [`irq`], [`mounts`], [`net`]: interrupts, mounts, network devices.
 //! - [`stack`]: who called whom. [`exception`]: syndromes and addresses in words.
 //! - [`log`]: its newest lines. [`diagnosis`]: what happened, in a sentence, and who did it.
 //! - [`zones`]: nodes, zones and their counters. [`memory_use`]: what memory was used for.
@@ -40,6 +41,7 @@ pub mod exception;
 #[cfg(test)]
 mod fake;
 pub mod files;
+pub mod irq;
 pub mod kallsyms;
 mod kernel;
 pub mod log;
@@ -47,6 +49,8 @@ pub mod lost_vmcoreinfo;
 pub mod maple_tree;
 pub mod memory_use;
 pub mod modules;
+pub mod mounts;
+pub mod net;
 pub mod object;
 pub mod page_cache;
 pub mod path;

@@ -41,7 +41,7 @@ fn is_root(entry: &Object<'_>) -> Result<bool, Error> {
 }
 
 /// The names from the root to an entry in a mount (`struct vfsmount`).
-fn joined<'k>(mut entry: Object<'k>, mut mount: Option<Object<'k>>) -> String {
+pub(crate) fn joined<'k>(mut entry: Object<'k>, mut mount: Option<Object<'k>>) -> String {
     let mut names = Vec::new();
     for _ in 0..MAX_STEPS {
         match step(&entry, mount.as_ref()) {

@@ -1,0 +1,202 @@
+//! `kdraw irq`: interrupts, who handled them and how often.
+
+use anyhow::Result;
+use kdraw_kernel::irq::{self, Action, Irq};
+use serde::Serialize;
+
+use super::dump_args::DumpArgs;
+use crate::exit::Verdict;
+use crate::system::System;
+
+/// List interrupts, how often each CPU took them, and who handled them.
+///
+/// As /proc/interrupts does, with the `struct irq_desc` of each, the CPUs that it may go to, and
+/// the functions that handle it. Without --all those that nobody handles are left out. A count is
+/// `-` where it is absent. Exit code 1 if an interrupt is absent.
+#[derive(clap::Args)]
+#[command(after_help = "Example: kdraw irq vmcore")]
+pub struct Args {
+    #[command(flatten)]
+    dump: DumpArgs,
+    /// Shows those that nobody handles, too.
+    #[arg(short, long)]
+    all: bool,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is shown.
+#[derive(Serialize)]
+struct Shown {
+    cpus: Vec<u32>,
+    interrupts: Vec<Line>,
+    /// What could not be read.
+    lost: Vec<String>,
+}
+
+/// An interrupt.
+#[derive(Serialize)]
+struct Line {
+    irq: u64,
+    /// Its `struct irq_desc`.
+    desc: u64,
+    chip: Option<String>,
+    hwirq: u64,
+    domain: Option<String>,
+    /// The function that takes it from the controller.
+    flow: Option<String>,
+    /// By CPU; nothing where that is not known.
+    counts: Vec<Option<u64>>,
+    /// CPUs that it may go to.
+    affinity: Option<Vec<u32>>,
+    actions: Vec<Handler>,
+}
+
+/// Who handles it.
+#[derive(Serialize)]
+struct Handler {
+    /// Its `struct irqaction`.
+    action: u64,
+    name: String,
+    handler: Option<String>,
+    thread: Option<String>,
+}
+
+impl Line {
+    fn new(irq: Irq) -> Self {
+        Self {
+            irq: irq.number,
+            desc: irq.desc,
+            chip: irq.chip,
+            hwirq: irq.hwirq,
+            domain: irq.domain,
+            flow: irq.flow,
+            counts: irq.counts,
+            affinity: irq.affinity,
+            actions: irq.actions.into_iter().map(Handler::new).collect(),
+        }
+    }
+}
+
+impl Handler {
+    fn new(action: Action) -> Self {
+        Self {
+            action: action.action,
+            name: action.name,
+            handler: action.handler,
+            thread: action.thread,
+        }
+    }
+
+    /// Its name and functions.
+    fn in_words(&self) -> String {
+        let name = match self.name.as_str() {
+            "" => "-",
+            name => name,
+        };
+        let functions = [&self.handler, &self.thread].into_iter().flatten();
+        let functions: Vec<_> = functions.map(String::as_str).collect();
+        format!("{name} ({})", functions.join(", "))
+    }
+}
+
+/// Numbers as ranges: `0-3,6`.
+fn ranges(numbers: &[u32]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*number) => *last = *number,
+            _ => ranges.push((*number, *number)),
+        }
+    }
+    let text = |(first, last): &(u32, u32)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the dump cannot be read, or the interrupts cannot be found.
+pub fn run(args: &Args, system: &System) -> Result<Verdict> {
+    args.dump.with_kernel(system, |kernel| {
+        let (mut interrupts, mut lost) = (Vec::new(), Vec::new());
+        for irq in irq::read(kernel)? {
+            match irq {
+                Ok(irq) if args.all || !irq.actions.is_empty() => interrupts.push(Line::new(irq)),
+                Ok(_) => {}
+                Err(why) => lost.push(why.to_string()),
+            }
+        }
+        let shown = Shown {
+            cpus: kernel.cpus().unwrap_or_default(),
+            interrupts,
+            lost,
+        };
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&shown)?);
+        } else {
+            print(&shown);
+        }
+        Ok(Verdict::from_good(shown.lost.is_empty()))
+    })
+}
+
+fn print(shown: &Shown) {
+    let count = |count: &Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
+    let counts = shown.interrupts.iter().flat_map(|line| &line.counts);
+    let width = counts.map(|of| count(of).len()).max().unwrap_or(0).max(5);
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let widest = |of: fn(&Line) -> &Option<String>| {
+        let widths = shown.interrupts.iter().map(|line| or_dash(of(line)).len());
+        widths.max().unwrap_or(0).max(6)
+    };
+    let (chips, domains) = (widest(|line| &line.chip), widest(|line| &line.domain));
+    let cpus = shown.cpus.iter();
+    let cpus = cpus.map(|cpu| format!(" {:>width$}", format!("CPU{cpu}")));
+    println!(
+        "{:>4}  {:<16} {}  {:<chips$}  {:<domains$}  {:>6}  {:<8}  HANDLERS",
+        "IRQ",
+        "IRQ_DESC",
+        cpus.collect::<String>(),
+        "CHIP",
+        "DOMAIN",
+        "HWIRQ",
+        "AFFINITY"
+    );
+    for line in &shown.interrupts {
+        let counts = line.counts.iter();
+        let counts = counts.map(|of| format!(" {:>width$}", count(of)));
+        let handlers = line.actions.iter().map(Handler::in_words);
+        let shown = format!(
+            "{:>4}  {:016x} {}  {:<chips$}  {:<domains$}  {:>6}  {:<8}  {}",
+            line.irq,
+            line.desc,
+            counts.collect::<String>(),
+            or_dash(&line.chip),
+            or_dash(&line.domain),
+            line.hwirq,
+            or_dash(&line.affinity.as_deref().map(ranges)),
+            handlers.collect::<Vec<_>>().join("; ")
+        );
+        println!("{}", shown.trim_end());
+    }
+    for lost in &shown.lost {
+        println!("absent: {lost}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_one_range() {
+        assert_eq!(ranges(&[]), "");
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
+        assert_eq!(ranges(&[u32::MAX]), "4294967295");
+    }
+}
