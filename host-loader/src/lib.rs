@@ -22,7 +22,8 @@
 //!   [`archive`] is where dumps are saved, [`shipped`] what of them is on other machines.
 //! - Inside a dump, whatever holds it: [`dump`] opens it for [`kdraw_kernel`], which knows the
 //!   crashed kernel's symbols and types; [`inside`] has of it what several commands show,
-//!   [`report`] everything on one page.
+//!   [`report`] everything on one page, [`disassembly`] its instructions;
+//!   [`openers`] opens it with other tools, for which [`debug_info`] finds the debug information.
 //!
 //! What is on a partition is hostile until checked; nothing in here panics on it. Unsafe code
 //! stands in [`sys`] only.
@@ -37,7 +38,9 @@ pub mod commands;
 pub mod config;
 pub mod controller;
 pub mod core_file;
+pub mod debug_info;
 pub mod device_tree_blob;
+pub mod disassembly;
 pub mod dump;
 pub mod error;
 pub mod exit;
@@ -50,6 +53,7 @@ pub mod iomem;
 pub mod kdump;
 pub mod live;
 pub mod load;
+pub mod openers;
 pub mod output;
 pub mod parallel;
 pub mod partition;

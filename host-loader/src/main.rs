@@ -13,9 +13,21 @@ fn main() -> ExitCode {
         Err(error) => match error.downcast::<clap::Error>() {
             Ok(usage) => usage.exit(),
             Err(error) => {
-                eprintln!("kdraw: {error:#}");
+                eprintln!("kdraw: {}", told(&error));
                 ExitCode::from(exit::TROUBLE)
             }
         },
     }
+}
+
+/// An error and its causes, each once: many tell their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text.extend([colon, &cause]);
+        }
+    }
+    text
 }

@@ -19,6 +19,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
         s.put("proc/sys/kernel/panic_on_oops", "0\n");
     }),
     ("convert", 3, &["NONE", "NONE/x"], |_| {}),
+    ("dis", 2, &["NONE"], |_| {}),
+    ("dis", 3, &["NONE", "panic"], |_| {}),
     ("estimate", 1, &[], |s| {
         std::fs::remove_file(s.path("proc/kpageflags")).unwrap()
     }),
@@ -54,6 +56,8 @@ const TABLE: &[(&str, i32, &[&str], Prepare)] = &[
     ("mounts", 3, &["NONE"], |_| {}),
     ("net", 2, &[], |_| {}),
     ("net", 3, &["NONE"], |_| {}),
+    ("open", 2, &["NONE"], |_| {}),
+    ("open", 3, &["--with", "gdb", "NONE"], |_| {}),
     ("payload", 3, &["-o", "NONE/x"], |_| {}),
     ("plan", 2, &["-o", "NONE/x"], |_| {}),
     ("plan", 3, &["--target", "NONE", "-o", "NONE/x"], |_| {}),

@@ -112,7 +112,10 @@ fn what_holds_memory_is_its_owners_alone() {
     assert_eq!((mode(&dump), mode(path("elf"))), (0o700, 0o600));
     let files = fs::read_dir(&dump).unwrap();
     let modes: Vec<u32> = files.map(|file| mode(file.unwrap().path())).collect();
-    assert_eq!(modes, [0o600; 3]);
+    assert!(
+        modes.len() > 2 && modes.iter().all(|mode| *mode == 0o600),
+        "{modes:?}"
+    );
 }
 
 #[test]

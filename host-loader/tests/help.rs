@@ -88,6 +88,8 @@ fn every_command_shows_an_example_and_what_prints_data_does_json() {
     // These do something, and say in a line or two that they did.
     assert_eq!(
         acts,
-        ["format", "kdraw", "load", "payload", "plan", "unload"]
+        [
+            "format", "kdraw", "load", "open", "payload", "plan", "unload"
+        ]
     );
 }

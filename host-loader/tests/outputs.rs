@@ -252,8 +252,8 @@ fn every_command_is_in_the_session() {
     let played: BTreeSet<&str> = SESSION.iter().map(|(_, _, words)| words[0]).collect();
     // With tests of their own; `payload` writes what the build has, or has not, inside.
     let elsewhere = [
-        "bt", "files", "irq", "log", "mem", "mods", "mounts", "net", "payload", "ps", "read",
-        "report", "save", "ship", "struct", "sym", "vm",
+        "bt", "dis", "files", "irq", "log", "mem", "mods", "mounts", "net", "open", "payload",
+        "ps", "read", "report", "save", "ship", "struct", "sym", "vm",
     ];
     let cli = Cli::command();
     for command in cli.get_subcommands() {

@@ -80,7 +80,7 @@ fn a_dump_is_saved_marked_and_handed_to_the_hooks_once() {
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("10-first") && text.contains("7"), "{text}");
     let folder = scene.system.path("var/crash").join(FIRST);
-    for name in ["vmcore", "dmesg.txt", "metadata.json"] {
+    for name in ["vmcore", "dmesg.txt", "open.txt", "metadata.json"] {
         assert!(folder.join(name).exists(), "{name}");
     }
     let folder = folder.display();

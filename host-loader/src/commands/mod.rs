@@ -3,6 +3,7 @@
 pub mod bt;
 pub mod check;
 pub mod convert;
+pub mod dis;
 mod dump_args;
 pub mod estimate;
 pub mod extract;
@@ -18,6 +19,7 @@ pub mod mem;
 pub mod mods;
 pub mod mounts;
 pub mod net;
+pub mod open;
 pub mod payload;
 pub mod plan;
 pub mod ps;

@@ -1,13 +1,12 @@
 //! metadata.json: where a vmcore is from, and what of it is missing.
 
-use kdraw_linux::layout::KernelLayout;
-use kdraw_linux::vmcoreinfo::Vmcoreinfo;
 use serde::Serialize;
 
 use super::Wanted;
 use super::dmesg::Log;
 use super::vmcore::Outcome;
 use crate::black_box::BlackBox;
+use crate::openers::Openers;
 use crate::partition::DumpPartition;
 use crate::payload;
 use crate::scan::{ClassPart, Lost, Scan, Trailer};
@@ -131,27 +130,13 @@ impl Metadata {
             classes: scan.parts.clone(),
             lost: scan.lost.clone(),
             dmesg_origin: log.origin,
-            crash_option: crash_option(&scan.notes),
+            crash_option: Openers::from_notes(&scan.notes).crash_option,
             elapsed_us: header.elapsed_us,
             trailer: scan.trailer.clone(),
             black_box: scan.black_box.clone(),
             payload_log: payload::decode_log(&scan.payload_log, hash),
         }
     }
-}
-
-/// Kernels built for 52-bit addresses that run with 48 export a `PHYS_OFFSET` for the 52-bit
-/// linear map; crash up to 9.0.2 takes it for the 48-bit one unless told the right number.
-fn crash_option(notes: &[u8]) -> Option<String> {
-    let info = Vmcoreinfo::from_notes(notes)?;
-    let kernel = KernelLayout::from_vmcoreinfo(&info).ok()?;
-    if kernel.va_bits == kernel.va_bits_actual {
-        return None;
-    }
-    let actual_start = u64::MAX.checked_shl(kernel.va_bits_actual)?;
-    let distance = actual_start.wrapping_sub(kernel.page_offset);
-    let phys_offset = kernel.phys_offset.wrapping_add(distance);
-    Some(format!("--machdep phys_offset={phys_offset:#x}"))
 }
 
 /// What a vmcore lacks of a complete dump's, in words.

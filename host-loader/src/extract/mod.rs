@@ -1,4 +1,4 @@
-//! A dump becomes a folder: the vmcore, `dmesg.txt`, `metadata.json`.
+//! A dump becomes a folder: the vmcore, `dmesg.txt`, `open.txt`, `metadata.json`.
 //!
 //! The order is: scan (every checksum is checked), lay out, write into a temporary folder, flush,
 //! rename, flush the parent; only then may the slot be marked. Nothing that exists is touched.
@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use kdraw_format::layout::SlotPlace;
 
 use crate::error::Error;
+use crate::openers::Openers;
 use crate::output::sink::{Flattened, SparseFile};
 use crate::output::{Format, Progress, WriteError};
 use crate::partition::DumpPartition;
@@ -114,6 +115,13 @@ pub fn extract(
     };
     file.sync_all().map_err(Error::io("flush", &vmcore_path))?;
     write_new(&partial.path.join("dmesg.txt"), &log.text)?;
+    if wanted.format != Format::Raw {
+        let openers = Openers::from_notes(&scan.notes);
+        write_new(
+            &partial.path.join("open.txt"),
+            openers.text(wanted).as_bytes(),
+        )?;
+    }
     let metadata = Metadata::new(partition, &scan, wanted, &core, &log);
     let json = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
     write_new(&partial.path.join("metadata.json"), &json)?;
