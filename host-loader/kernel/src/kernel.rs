@@ -1,6 +1,6 @@
 //! The way in: everything about one crashed kernel.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use kdraw_format::addr::KernelVirtAddr;
 use kdraw_linux::layout::{KernelLayout, LayoutError};
@@ -184,26 +184,37 @@ impl<'a> Kernel<'a> {
         let types = self.types.get_or_init(|| {
             let known = match self.symbol("__start_BTF") {
                 Some(at) => self.btf_at(at),
-                None => self.search_image(4, |at, bytes| {
-                    Header::decode(bytes).ok()?;
-                    // A program's BTF is as good a blob, but no kernel's.
-                    self.btf_at(at).filter(|btf| btf.end() > FEWEST_TYPES)
-                }),
+                None => {
+                    let damaged = Cell::new(None);
+                    let found = self.search_image(4, |at, bytes| {
+                        Header::decode(bytes).ok()?;
+                        let known = self.btf_at(at).map_err(|why| damaged.set(Some(why)));
+                        // A program's BTF is as good a blob, but no kernel's.
+                        known.ok().filter(|btf| btf.end() > FEWEST_TYPES)
+                    });
+                    let none = "there is no BTF (CONFIG_DEBUG_INFO_BTF) in what the dump has of \
+                                the kernel's image";
+                    found.ok_or_else(|| damaged.take().unwrap_or_else(|| none.to_owned()))
+                }
             };
-            let why = "it has no BTF (CONFIG_DEBUG_INFO_BTF), or the dump lacks it";
-            let btf = known.ok_or_else(|| Error::NoTypes(why.to_owned()))?;
+            let btf = known.map_err(Error::NoTypes)?;
             Ok(Types::new(btf))
         });
         types.as_ref().map_err(Clone::clone)
     }
 
-    /// vmlinux's BTF, if it is there.
-    fn btf_at(&self, at: u64) -> Option<Btf> {
+    /// vmlinux's BTF, or why it is not there, in words. All of it must be: a type's number is its
+    /// place in the sequence.
+    fn btf_at(&self, at: u64) -> Result<Btf, String> {
+        let absent = |at: u64| format!("the dump lacks a page of the kernel's BTF, at {at:#x}");
         let mut header = [0; HEADER];
-        self.read(at, &mut header).ok()?;
-        let len = Header::decode(&header).ok()?.blob_len();
-        let blob = Piecewise::new(&self.virt, KernelVirtAddr(at)).up_to(len);
-        Btf::vmlinux(blob).ok()
+        self.read(at, &mut header).map_err(|_| absent(at))?;
+        let header = Header::decode(&header).map_err(|why| why.to_string())?;
+        let blob = Piecewise::new(&self.virt, KernelVirtAddr(at)).up_to(header.blob_len());
+        if blob.len() < header.blob_len() {
+            return Err(absent(at.wrapping_add(blob.len() as u64)));
+        }
+        Btf::vmlinux(blob).map_err(|why| why.to_string())
     }
 
     /// The kernel's and its modules' types.

@@ -91,36 +91,74 @@ struct RegsLayout {
 }
 
 impl<'k> Kernel<'k> {
-    /// The CPUs, what each ran, and their registers.
+    /// The CPUs, what each ran, and their registers; those of which the dump tells that.
     ///
     /// # Errors
-    /// [`Error`] if the kernel does not tell what its CPUs ran.
+    /// [`Error`] if it tells that of none.
     pub fn cpu_states(&'k self) -> Result<Vec<Cpu<'k>>, Error> {
-        let mut cpus = Vec::new();
-        for number in self.cpus()? {
-            if let Some(current) = self.current(number)? {
-                cpus.push(Cpu {
-                    number,
-                    current,
-                    registers: None,
-                });
-            }
-        }
+        let numbers = self.cpus();
+        let listed = numbers.as_deref().unwrap_or_default();
         let saved = crash_notes::all(self);
-        let mut notes: Vec<_> = PrStatus::all(self.notes()).collect();
+        let mut notes: Vec<_> = PrStatus::all(self.notes()).map(Some).collect();
         // CPUs that never stopped have no note; the others' are in the order of the CPUs. QEMU
         // counts CPUs, from 1 on, where others tell their tasks.
-        let counted = (1..).zip(&notes).all(|(number, note)| note.pid() == number);
-        let in_order = counted || notes.len() == cpus.len();
-        for cpu in &mut cpus {
-            let pid = cpu.current.get("pid")? as i32;
-            let own = match in_order {
-                true => (!notes.is_empty()).then_some(0),
-                false => notes.iter().position(|note| note.pid() == pid),
+        let pids = notes.iter().flatten().map(PrStatus::pid);
+        let counted = (1..).zip(pids).all(|(number, pid)| pid == number);
+        let in_order = counted || notes.len() == listed.len();
+        let mut cpus = Vec::new();
+        let mut lost = numbers.as_ref().err().cloned();
+        for (index, number) in listed.iter().enumerate() {
+            let known = || -> Result<_, Error> {
+                let current = self.current(*number)?;
+                current
+                    .map(|task| Ok((task, task.get("pid")? as i32)))
+                    .transpose()
             };
-            let noted = own.map(|own| notes.remove(own).registers());
-            let saved = saved.get(&cpu.number).filter(|saved| saved.pid == pid);
-            cpu.registers = saved.map(|saved| saved.registers).or(noted);
+            let (current, pid) = match known() {
+                Ok(Some(known)) => known,
+                Ok(None) => continue,
+                Err(why) => {
+                    lost = Some(why);
+                    continue;
+                }
+            };
+            let own = match in_order {
+                true => notes.get_mut(index),
+                false => notes
+                    .iter_mut()
+                    .find(|note| note.is_some_and(|note| note.pid() == pid)),
+            };
+            let noted = own.and_then(Option::take);
+            let saved = saved.get(number).filter(|saved| saved.pid == pid);
+            let saved = saved.map(|saved| saved.registers);
+            cpus.push(Cpu {
+                number: *number,
+                current,
+                registers: saved.or(noted.map(|note| note.registers())),
+            });
+        }
+        // Where a CPU's run queue is absent, its note tells the task's number.
+        if notes.iter().any(Option::is_some) && !counted {
+            for task in self.all_tasks().unwrap_or_default() {
+                let pid = task.get("pid").map_or(0, |pid| pid as i32);
+                let mut left = notes.iter().flatten();
+                let note = left.find(|note| pid != 0 && note.pid() == pid);
+                let number = task.any_field(&["thread_info.cpu", "cpu"]);
+                if let (Some(note), Ok(number)) = (note, number.and_then(|cpu| cpu.number()))
+                    && cpus
+                        .iter()
+                        .all(|cpu: &Cpu<'_>| u64::from(cpu.number) != number)
+                {
+                    cpus.push(Cpu {
+                        number: number as u32,
+                        current: task,
+                        registers: Some(note.registers()),
+                    });
+                }
+            }
+        }
+        if cpus.is_empty() {
+            return Err(lost.unwrap_or_else(|| Error::NoSymbol("the task of any CPU".into())));
         }
         Ok(cpus)
     }

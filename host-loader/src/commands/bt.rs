@@ -1,12 +1,12 @@
 //! `kdraw bt`: the stacks of the crashed kernel's tasks.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use kdraw_kernel::Kernel;
-use kdraw_kernel::task::Task;
 
 use super::dump_args::{DumpArgs, numbered};
 use crate::exit::Verdict;
 use crate::inside::stacks::{Traced, Tracer};
+use crate::report::stacks;
 use crate::system::System;
 
 /// Show who called whom when the kernel crashed.
@@ -46,7 +46,10 @@ pub struct Args {
 /// If the dump cannot be read, or there is no such task.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     args.dump.with_kernel(system, |kernel| {
-        let traced = traced(args, kernel)?;
+        let (traced, troubles) = traced(args, kernel)?;
+        for why in &troubles {
+            eprintln!("{why}");
+        }
         if args.json {
             println!("{}", serde_json::to_string_pretty(&traced)?);
         } else {
@@ -57,24 +60,42 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
                 print!("{}", traced.in_words(args.registers));
             }
         }
-        Ok(Verdict::from_good(traced.iter().all(Traced::is_whole)))
+        let whole = troubles.is_empty() && traced.iter().all(Traced::is_whole);
+        Ok(Verdict::from_good(whole))
     })
 }
 
-fn traced(args: &Args, kernel: &Kernel<'_>) -> Result<Vec<Traced>> {
-    let tracer = Tracer::new(kernel)?;
+/// The stacks that are wanted, and what of them cannot be had.
+fn traced(args: &Args, kernel: &Kernel<'_>) -> Result<(Vec<Traced>, Vec<String>)> {
+    let (mut traced, mut troubles) = (Vec::new(), Vec::new());
     if args.pid.is_empty() && !args.all {
-        let wanted = tracer
-            .cpus
-            .iter()
-            .filter(|cpu| args.all_cpus || Some(cpu.number) == tracer.panicked);
-        return wanted
-            .map(|cpu| tracer.trace(&Task::read(cpu.current)?))
-            .collect();
+        (traced, troubles) = stacks::of(kernel);
+        if !args.all_cpus && traced.iter().any(|traced| traced.panicked) {
+            // What is wrong with the others was not asked.
+            traced.retain(|traced| traced.panicked);
+            troubles.clear();
+        } else if !args.all_cpus {
+            troubles.push("which CPU panicked is not known: these are all that are".to_owned());
+        }
+        traced.sort_by_key(|traced| traced.cpu);
+    } else {
+        let tracer = Tracer::new(kernel).unwrap_or_else(|why| {
+            troubles.push(format!("{why:#}"));
+            Tracer::of_sleepers(kernel)
+        });
+        let tasks = match args.all {
+            true => kernel.tasks()?,
+            false => numbered(kernel, &args.pid)?,
+        };
+        for task in &tasks {
+            match tracer.trace(task) {
+                Ok(stack) => traced.push(stack),
+                Err(why) => troubles.push(format!("{why:#}")),
+            }
+        }
     }
-    let tasks = match args.all {
-        true => kernel.tasks()?,
-        false => numbered(kernel, &args.pid)?,
-    };
-    tasks.iter().map(|task| tracer.trace(task)).collect()
+    if traced.is_empty() {
+        bail!("there is no stack: {}", troubles.join("; "));
+    }
+    Ok((traced, troubles))
 }

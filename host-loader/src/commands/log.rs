@@ -113,22 +113,29 @@ fn ring(args: &Args, kernel: &Kernel<'_>) -> Result<Verdict> {
     let skip = args
         .tail
         .map_or(0, |tail| wanted.len().saturating_sub(tail));
-    let mut records = Vec::new();
+    let (mut records, mut printed) = (Vec::new(), String::new());
+    let mut whole = 0u64;
     for (number, details) in wanted.into_iter().skip(skip) {
         let mut text = Vec::new();
         let complete = log.write_record(number, &mut |piece| text.extend_from_slice(piece));
-        if !complete {
-            unreadable = unreadable.saturating_add(1);
+        match complete {
+            true => whole = whole.saturating_add(1),
+            false => unreadable = unreadable.saturating_add(1),
         }
         let text = String::from_utf8_lossy(&text);
         if args.json {
             records.push(Record::new(&details, &text));
         } else {
-            print!("{}{text}", args.prefix(&details));
+            printed.push_str(&args.prefix(&details));
+            printed.push_str(&text);
         }
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&records)?);
+    if whole == 0 && unreadable > 0 {
+        bail!("the dump lacks {unreadable} of its records, and has none that is wanted");
+    }
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&records)?),
+        false => print!("{printed}"),
     }
     if unreadable > 0 {
         eprintln!("{unreadable} records cannot be read, in whole or in part");

@@ -127,6 +127,16 @@ impl<'k> Tracer<'k> {
         })
     }
 
+    /// Traces tasks that did not run, of a kernel that does not tell what its CPUs ran.
+    pub fn of_sleepers(kernel: &'k Kernel<'k>) -> Self {
+        Self {
+            kernel,
+            panicked: None,
+            oops: last_oops(kernel),
+            cpus: Vec::new(),
+        }
+    }
+
     /// Walks a task's stack.
     ///
     /// # Errors
@@ -140,6 +150,10 @@ impl<'k> Tracer<'k> {
                 "PID {} was running on CPU {}, which did not stop: nobody knows its registers",
                 task.pid,
                 task.cpu
+            ),
+            None if task.is_current => bail!(
+                "PID {} was running, and the dump does not tell on which CPU",
+                task.pid
             ),
             None => self.kernel.sleeping_stack(&task.object)?,
         };

@@ -8,20 +8,25 @@
 mod btf;
 mod classifier;
 mod device_tree;
+mod diagnosis;
 mod dump;
 mod elfcorehdr;
 mod kallsyms;
+mod printk;
 mod serial_link;
+mod vmcore;
 mod vmcoreinfo;
 
-use kdraw_format::addr::PhysAddr;
+use kdraw_format::addr::{KernelVirtAddr, PhysAddr};
+use kdraw_linux::layout::KernelLayout;
 use kdraw_linux::memory::{PhysMem, Unreadable};
+use kdraw_linux::translate::VirtMem;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("classifier", classifier::classifier),
     ("vmcoreinfo", vmcoreinfo::vmcoreinfo),
     ("device_tree", device_tree::device_tree),
@@ -31,6 +36,11 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("serial_sender", serial_link::sender),
     ("kallsyms", kallsyms::kallsyms),
     ("btf", btf::btf),
+    ("printk", printk::printk),
+    ("diagnosis", diagnosis::diagnosis),
+    ("elf_core", vmcore::elf_core),
+    ("kdump_file", vmcore::kdump_file),
+    ("flattened", vmcore::flattened),
 ];
 
 /// Memory that has the input everywhere, over and over.
@@ -47,6 +57,44 @@ impl PhysMem for Echo<'_> {
         }
         Ok(())
     }
+}
+
+/// Where a kernel's image begins.
+const VA: u64 = 0xffff_8000_8000_0000;
+const PA: u64 = 0x4000_0000;
+
+/// Memory that ends with the input.
+struct Image<'a>(&'a [u8]);
+
+impl PhysMem for Image<'_> {
+    fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), Unreadable> {
+        // In whole pages, as dumps have them: zeros behind the input's last byte.
+        let start = at.0.checked_sub(PA).ok_or(Unreadable { at })? as usize;
+        let end = start.checked_add(into.len()).ok_or(Unreadable { at })?;
+        if end > self.0.len().next_multiple_of(4096) {
+            return Err(Unreadable { at });
+        }
+        let rest = self.0.get(start..).unwrap_or_default();
+        let len = rest.len().min(into.len());
+        into.fill(0);
+        into[..len].copy_from_slice(&rest[..len]);
+        Ok(())
+    }
+}
+
+/// The memory of a kernel whose image is the input.
+fn image(data: &[u8]) -> VirtMem<Image<'_>> {
+    let layout = KernelLayout {
+        page_shift: 12,
+        va_bits: 48,
+        va_bits_actual: 48,
+        page_offset: 0xffff_0000_0000_0000,
+        phys_offset: 0,
+        kimage_voffset: VA - PA,
+        swapper_pg_dir: KernelVirtAddr(VA - 0x1000),
+        stext: KernelVirtAddr(VA + 0x1_0000),
+    };
+    VirtMem::new(Image(data), layout)
 }
 
 /// Takes numbers from the input, zeros after its end.
