@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use kdraw_format::slot::Outcome;
 use kdraw_linux::memory::PhysMem;
 
-use crate::core_file::CoreFile;
+use crate::core_file::{CoreFile, NoCore};
 use crate::extract::dump_memory::DumpMemory;
 use crate::input::{InputError, Vmcore};
 use crate::partition::DumpPartition;
@@ -95,10 +95,7 @@ impl Dump {
     pub fn memory(&self) -> Result<Box<dyn PhysMem + '_>> {
         Ok(match self {
             Self::Vmcore(vmcore) => Box::new(vmcore.as_ref()),
-            Self::Slot { partition, scan } if partition.superblock.plain => {
-                Box::new(CoreFile::open(CoreWindow::new(partition, core_len(scan)))?)
-            }
-            Self::Slot { partition, scan } => Box::new(DumpMemory::new(partition, scan)),
+            Self::Slot { partition, scan } => slot_memory(partition, scan)?,
         })
     }
 
@@ -109,12 +106,32 @@ impl Dump {
     pub fn notes(&self) -> Result<Vec<u8>> {
         Ok(match self {
             Self::Vmcore(vmcore) => vmcore.notes().to_vec(),
-            Self::Slot { partition, scan }
-                if partition.superblock.plain && scan.notes.is_empty() =>
-            {
-                CoreFile::open(CoreWindow::new(partition, core_len(scan)))?.notes()
-            }
-            Self::Slot { scan, .. } => scan.notes.clone(),
+            Self::Slot { partition, scan } => slot_notes(partition, scan)?,
         })
     }
+}
+
+/// The crashed kernel's memory in a scanned slot.
+///
+/// # Errors
+/// If a plain partition's core has no header.
+pub fn slot_memory<'a>(
+    partition: &'a DumpPartition,
+    scan: &'a Scan,
+) -> Result<Box<dyn PhysMem + 'a>, NoCore> {
+    Ok(match partition.superblock.plain {
+        true => Box::new(CoreFile::open(CoreWindow::new(partition, core_len(scan)))?),
+        false => Box::new(DumpMemory::new(partition, scan)),
+    })
+}
+
+/// The ELF notes of a scanned slot.
+///
+/// # Errors
+/// As [`slot_memory`].
+pub fn slot_notes(partition: &DumpPartition, scan: &Scan) -> Result<Vec<u8>, NoCore> {
+    Ok(match partition.superblock.plain && scan.notes.is_empty() {
+        true => CoreFile::open(CoreWindow::new(partition, core_len(scan)))?.notes(),
+        false => scan.notes.clone(),
+    })
 }

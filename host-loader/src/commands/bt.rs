@@ -57,7 +57,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
                 if number > 0 {
                     println!();
                 }
-                print!("{}", traced.in_words(args.registers));
+                print!("{}", traced.in_words(args.registers, usize::MAX));
             }
         }
         let whole = troubles.is_empty() && traced.iter().all(Traced::is_whole);

@@ -1,6 +1,7 @@
 //! Stacks as data, and as `bt` prints them.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use anyhow::{Result, bail};
 use kdraw_kernel::exception::{self, Oops};
@@ -239,11 +240,26 @@ impl Traced {
         }
     }
 
-    /// The frames in lines, with registers if they are wanted.
-    pub fn in_words(&self, registers: bool) -> String {
+    /// The frames that are left out if no more than `most` are shown: those in the middle.
+    pub fn left_out(&self, most: usize) -> Range<usize> {
+        match self.frames.len() {
+            len if len > most => most / 2..len.saturating_sub(most / 2),
+            _ => 0..0,
+        }
+    }
+
+    /// The frames in lines, no more than `most`, with registers if they are wanted.
+    pub fn in_words(&self, registers: bool, most: usize) -> String {
         let mut text = self.headline();
         text.push('\n');
+        let left_out = self.left_out(most);
         for (number, line) in self.frames.iter().enumerate() {
+            if left_out.contains(&number) {
+                if number == left_out.start {
+                    let _ = writeln!(text, "     … {} frames …", left_out.len());
+                }
+                continue;
+            }
             let mark = if line.interrupted { '!' } else { ' ' };
             let _ = writeln!(
                 text,

@@ -7,7 +7,6 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::black_box::BlackBox;
-use crate::dump::Dump;
 use crate::extract::metadata;
 use crate::extract::vmcore::Outcome;
 use crate::input::Vmcore;
@@ -66,14 +65,6 @@ struct Told {
 }
 
 impl Capture {
-    /// Of a dump that was opened by a path.
-    pub fn of(dump: &Dump, path: &Path) -> Self {
-        match dump {
-            Dump::Slot { partition, scan } => Self::of_slot(partition, scan),
-            Dump::Vmcore(vmcore) => Self::of_vmcore(vmcore, path),
-        }
-    }
-
     /// Of a slot.
     pub fn of_slot(partition: &DumpPartition, scan: &Scan) -> Self {
         let told = scan.black_box.clone().unwrap_or_default();
@@ -109,7 +100,7 @@ impl Capture {
     }
 
     /// Of a vmcore, and of the metadata.json beside it if that is of this vmcore.
-    fn of_vmcore(vmcore: &Vmcore, path: &Path) -> Self {
+    pub fn of_vmcore(vmcore: &Vmcore, path: &Path) -> Self {
         let image = vmcore.image();
         let mut capture = Self {
             format: vmcore.format().to_owned(),

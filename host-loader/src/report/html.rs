@@ -24,6 +24,8 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 const FRAME: u64 = 4096;
 /// Records before the crash that are shown without a click.
 const BEFORE: usize = 12;
+/// The most frames of a stack.
+const FRAMES: usize = 60;
 /// Colours of what is something, and of what is nobody's.
 const COLOURS: [&str; 8] = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c9"];
 const VOID: [&str; 2] = ["c7", "c8"];
@@ -154,16 +156,19 @@ fn stack_of(stack: &Traced) -> Markup {
     };
     // What an idle CPU did is worth a click, not a look.
     let is_open = stack.panicked || stack.pid != 0;
+    let left_out = stack.left_out(FRAMES);
     html! {
         details.stack open[is_open] {
             summary { (head) }
             ol start="0" {
-                @for line in &stack.frames {
-                    li.hit[line.interrupted] title=(format!("{:#018x}", line.pc)) {
+                @for (number, line) in stack.frames.iter().enumerate() {
+                    @if left_out.contains(&number) {
+                        @if number == left_out.start { li.gap { "… " (left_out.len()) " frames …" } }
+                    } @else { li.hit[line.interrupted] value=(number) title=(format!("{:#018x}", line.pc)) {
                         code { (line.function_in_words()) }
                         @if let Some(exception) = &line.exception { p { (exception) } }
                         @if let Some(regs) = &line.registers { (registers(regs)) }
-                    }
+                    } }
                 }
             }
             @if let Some(end) = stack.end_in_words() { p.end { (end) } }

@@ -92,7 +92,7 @@ impl Log {
     }
 
     /// Reads what the capture saved of it; `None` if that is nothing.
-    pub fn saved(log: dmesg::Log) -> Option<Self> {
+    pub fn saved(log: &dmesg::Log) -> Option<Self> {
         let text = String::from_utf8_lossy(&log.text);
         let mut found = Self::empty(log.origin);
         let records: Vec<_> = text.lines().filter_map(Record::printed).collect();
@@ -185,7 +185,7 @@ mod tests {
             unreadable: 0,
             trouble: None,
         };
-        Log::saved(log).unwrap()
+        Log::saved(&log).unwrap()
     }
 
     #[test]

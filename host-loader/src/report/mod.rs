@@ -6,6 +6,7 @@
 //! symbols, or it may have no kernel that can be made out at all.
 
 pub mod capture;
+pub mod compare;
 pub mod html;
 pub mod identity;
 pub mod log;
@@ -14,17 +15,24 @@ pub mod text;
 
 use std::path::Path;
 
+use kdraw_kernel::diagnosis as kernel;
+use kdraw_kernel::object::Error;
 use kdraw_kernel::{Kernel, Options};
 use kdraw_linux::memory::PhysMem;
 use serde::Serialize;
 
-use crate::dump::Dump;
+use crate::dump::{Dump, slot_memory, slot_notes};
 use crate::extract::dmesg;
 use crate::inside::modules::Line;
 use crate::inside::stacks::Traced;
+use crate::partition::DumpPartition;
+use crate::scan::Scan;
 use capture::Capture;
 use identity::Identity;
 use log::Log;
+
+/// How many of the biggest processes are told.
+const BIGGEST: usize = 10;
 
 /// What a dump tells of a crash.
 #[derive(Debug, Serialize)]
@@ -96,6 +104,114 @@ pub struct Culprit {
     pub pid: Option<i32>,
     /// Why it is believed.
     pub why: String,
+}
+
+impl Diagnosis {
+    fn new(found: &kernel::Diagnosis) -> Self {
+        let culprit = found.culprit.as_ref().map(|culprit| {
+            let function = culprit.function.as_ref();
+            let task = culprit.task.as_ref().or(found.scene.task.as_ref());
+            Culprit {
+                function: function.map(|function| function.name.clone()),
+                at: function.map(in_words),
+                module: function.and_then(|function| function.module.clone()),
+                task: task.map(|task| task.comm.clone()),
+                pid: task.map(|task| task.pid),
+                why: culprit.why.clone(),
+            }
+        });
+        Self {
+            sentence: Some(found.sentence.clone()),
+            kind: Some(found.kind.word().to_owned()),
+            reason: found.reason.clone(),
+            culprit,
+            signature: Some(found.signature.hash.clone()),
+            signature_of: found.signature.parts.clone(),
+        }
+    }
+}
+
+/// A function as the kernel prints it.
+fn in_words(function: &kernel::Function) -> String {
+    let module = function.module.as_ref().map(|name| format!(" [{name}]"));
+    format!(
+        "{}+{:#x}/{:#x}{}",
+        function.name,
+        function.offset,
+        function.size,
+        module.unwrap_or_default()
+    )
+}
+
+impl Blocked {
+    fn new(found: &kernel::Blocked) -> Self {
+        let holder = found.holder.as_ref().map(|holder| {
+            let is_in = holder
+                .function
+                .as_ref()
+                .map(|function| format!(" in {}", function.name));
+            let reader = if holder.is_reader { ", a reader" } else { "" };
+            format!(
+                "{}, state {}{}{reader}",
+                holder.task,
+                holder.state,
+                is_in.unwrap_or_default()
+            )
+        });
+        Self {
+            pid: found.task.pid,
+            comm: found.task.comm.clone(),
+            seconds: found.seconds,
+            wait: found.wait.in_words().to_owned(),
+            function: found
+                .function
+                .as_ref()
+                .map(|function| function.name.clone()),
+            holder,
+            stack: found.stack.iter().map(in_words).collect(),
+        }
+    }
+}
+
+impl Memory {
+    fn of(kernel: &Kernel<'_>) -> Result<Self, Error> {
+        let used = kernel.memory_use()?;
+        let classes = used.classes().into_iter().map(|class| MemoryClass {
+            name: class.name,
+            bytes: class.bytes,
+        });
+        let page = kernel.vmcoreinfo().page_size().unwrap_or(4096);
+        // A process's threads have its memory in common.
+        let processes = kernel.tasks().unwrap_or_default().into_iter();
+        let processes = processes.filter(|task| task.pid == task.tgid);
+        let processes = processes.filter_map(|task| {
+            let memory = task.memory?;
+            Some(Process {
+                pid: task.pid,
+                resident: memory.resident.saturating_mul(page),
+                mapped: memory.total.saturating_mul(page),
+                comm: task.comm,
+            })
+        });
+        let mut biggest: Vec<_> = processes.collect();
+        biggest.sort_by_key(|process| std::cmp::Reverse(process.resident));
+        biggest.truncate(BIGGEST);
+        Ok(Self {
+            total: used.total,
+            classes: classes.collect(),
+            biggest,
+        })
+    }
+}
+
+impl Taint {
+    fn new(found: kernel::Taint) -> Self {
+        Self {
+            letter: found.letter,
+            meaning: found.meaning,
+            modules: found.modules,
+        }
+    }
 }
 
 /// A task that waits and that no signal wakes (state D).
@@ -180,24 +296,46 @@ pub struct Pieces<'a> {
 impl Report {
     /// Gathers what a dump tells that was opened by a path.
     pub fn of(dump: &Dump, path: &Path, options: Options) -> Self {
-        let mut capture = Capture::of(dump, path);
-        let notes = dump.notes().unwrap_or_default();
-        let memory = dump.memory();
+        let name = path.display().to_string();
+        match dump {
+            Dump::Slot { partition, scan } => Self::of_slot(
+                partition,
+                scan,
+                Capture::of_slot(partition, scan),
+                name,
+                options,
+            ),
+            Dump::Vmcore(vmcore) => Self::gather(Pieces {
+                name,
+                memory: Some(vmcore.as_ref()),
+                notes: vmcore.notes(),
+                options,
+                capture: Capture::of_vmcore(vmcore, path),
+                saved_log: None,
+            }),
+        }
+    }
+
+    /// Gathers what a scanned slot tells.
+    pub fn of_slot(
+        partition: &DumpPartition,
+        scan: &Scan,
+        mut capture: Capture,
+        name: String,
+        options: Options,
+    ) -> Self {
+        let memory = slot_memory(partition, scan);
         if let Err(why) = &memory {
-            capture.losses.push(format!("{why:#}"));
+            capture.losses.push(why.to_string());
         }
         let memory = memory.ok();
-        let saved_log = match dump {
-            Dump::Slot { scan, .. } => Some(dmesg::without_ring(scan, String::new())),
-            Dump::Vmcore(_) => None,
-        };
         Self::gather(Pieces {
-            name: path.display().to_string(),
+            name,
             memory: memory.as_deref(),
-            notes: &notes,
+            notes: &slot_notes(partition, scan).unwrap_or_default(),
             options,
             capture,
-            saved_log,
+            saved_log: Some(dmesg::without_ring(scan, String::new())),
         })
     }
 
@@ -229,8 +367,12 @@ impl Report {
             },
             None => report.lack("kernel", "the dump's memory cannot be read"),
         }
-        if report.log.is_none() {
-            report.log = pieces.saved_log.and_then(Log::saved);
+        if let Some(saved) = pieces.saved_log.filter(|_| report.log.is_none()) {
+            let text = String::from_utf8_lossy(&saved.text);
+            if !text.is_empty() {
+                report.diagnosis = Diagnosis::new(&kernel::Diagnosis::of_log(&text));
+            }
+            report.log = Log::saved(&saved);
         }
         if let Some(log) = report.log.as_ref().filter(|log| log.unreadable > 0) {
             let why = format!("{} records cannot be read", log.unreadable);
@@ -268,6 +410,27 @@ impl Report {
         self.stacks = stacks;
         for why in troubles {
             self.lack("stacks", why);
+        }
+        if !self.stacks.is_empty() && self.stacks.iter().all(|stack| !stack.panicked) {
+            self.lack("stacks", "which CPU panicked is not known");
+        }
+        let found = kernel::Diagnosis::of(kernel);
+        if self.log.is_some() {
+            self.diagnosis = Diagnosis::new(&found);
+        }
+        self.blocked = found
+            .blocked
+            .as_ref()
+            .map(|blocked| blocked.iter().map(Blocked::new).collect());
+        if self.blocked.is_none() {
+            self.lack("tasks", "the tasks cannot be read");
+        }
+        self.taint = found
+            .taint
+            .map(|taint| taint.into_iter().map(Taint::new).collect());
+        match Memory::of(kernel) {
+            Ok(memory) => self.memory = Some(memory),
+            Err(why) => self.lack("memory", why),
         }
         match kernel.modules() {
             Ok(modules) => self.modules = Some(modules.iter().map(Line::new).collect()),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::capture::Capture;
 use super::identity::Identity;
 use super::log::Log;
-use super::{Blocked, Report};
+use super::{Blocked, Culprit, Memory, Report};
 use crate::inside::modules::Line;
 use crate::summary;
 use crate::text;
@@ -13,6 +13,9 @@ use crate::text;
 /// The last records of the log that are shown before the crash, and of the crash itself.
 const BEFORE: usize = 10;
 const CRASH: usize = 24;
+/// The most frames of a stack, and the most waiting tasks.
+const FRAMES: usize = 40;
+const WAITING: usize = 20;
 /// Silence that is worth a line.
 pub const SILENCE_NS: u64 = 1_000_000_000;
 
@@ -35,11 +38,50 @@ pub fn page(report: &Report) -> String {
     }
     if !report.stacks.is_empty() {
         page.heading("Stacks");
-        let stacks = report.stacks.iter().map(|stack| stack.in_words(false));
+        let stacks = report
+            .stacks
+            .iter()
+            .map(|stack| stack.in_words(false, FRAMES));
         page.text.push_str(&stacks.collect::<Vec<_>>().join("\n"));
+    }
+    if let Some(blocked) = report
+        .blocked
+        .as_ref()
+        .filter(|blocked| !blocked.is_empty())
+    {
+        page.heading("Tasks that wait");
+        for task in blocked.iter().take(WAITING) {
+            let seconds = task
+                .seconds
+                .map_or("?".to_owned(), |seconds| format!("{seconds:.1}"));
+            let line = format!(
+                "{seconds:>9} s  PID {}  {}  {}",
+                task.pid,
+                task.comm,
+                task.in_words()
+            );
+            page.line("  ", &line);
+        }
+        if let Some(more @ 1..) = blocked.len().checked_sub(WAITING) {
+            page.line("  ", &format!("… and {more} more: `kdraw ps --state D`"));
+        }
+    }
+    if let Some(memory) = &report.memory {
+        page.memory(memory);
     }
     if let Some(log) = &report.log {
         page.log(log);
+    }
+    if let Some(taint) = report.taint.as_ref().filter(|taint| !taint.is_empty()) {
+        page.heading("Taint");
+        for taint in taint {
+            let modules = taint.modules.join(", ");
+            let by = if modules.is_empty() { "" } else { ": " };
+            page.line(
+                "  ",
+                &format!("{} {}{by}{modules}", taint.letter, taint.meaning),
+            );
+        }
     }
     if let Some(modules) = &report.modules {
         page.heading("Modules");
@@ -88,6 +130,26 @@ impl Page {
         self.line("  ", line.trim_end());
     }
 
+    fn memory(&mut self, memory: &Memory) {
+        const WIDTH: u64 = 40;
+        self.heading("Memory");
+        for class in memory.classes.iter().filter(|class| class.bytes > 0) {
+            let cells = class.bytes.saturating_mul(WIDTH).checked_div(memory.total);
+            let bar = "#".repeat(cells.unwrap_or(0).min(WIDTH) as usize);
+            self.line(
+                "  ",
+                &format!("{:<20} {:>10}  {bar}", class.name, text::size(class.bytes)),
+            );
+        }
+        for process in &memory.biggest {
+            let size = text::size(process.resident);
+            self.line(
+                "  ",
+                &format!("{size:>10} in RAM: PID {} {}", process.pid, process.comm),
+            );
+        }
+    }
+
     fn log(&mut self, log: &Log) {
         let crash = log.crash.unwrap_or(log.records.len());
         let first = crash.saturating_sub(BEFORE);
@@ -125,7 +187,40 @@ impl Report {
 
     /// What else is to be known at first sight, by names.
     pub fn in_short(&self) -> Vec<(&'static str, String)> {
-        vec![("dump", self.dump.clone())]
+        let found = &self.diagnosis;
+        let mut fields = Vec::new();
+        let mut add = |name, value: Option<String>| fields.extend(value.map(|value| (name, value)));
+        let culprit = found.culprit.as_ref();
+        add("culprit", culprit.map(Culprit::in_words));
+        add(
+            "because",
+            culprit
+                .map(|culprit| culprit.why.clone())
+                .filter(|why| !why.is_empty()),
+        );
+        add("kind", found.kind.clone());
+        add("logged as", found.reason.clone());
+        add("signature", found.signature.clone());
+        add("when", self.identity.crashed.clone());
+        add("kernel", self.identity.release.clone());
+        add("board", self.identity.model.clone());
+        add("dump", Some(self.dump.clone()));
+        fields
+    }
+}
+
+impl Culprit {
+    /// Who it is, in words.
+    pub fn in_words(&self) -> String {
+        let task = self.task.as_ref().map(|task| match self.pid {
+            Some(pid) => format!("{task} (PID {pid})"),
+            None => task.clone(),
+        });
+        match (&self.at, task) {
+            (Some(at), Some(task)) => format!("{at}, in {task}"),
+            (Some(only), None) => only.clone(),
+            (None, task) => task.unwrap_or_else(|| "nobody in particular".to_owned()),
+        }
     }
 }
 
