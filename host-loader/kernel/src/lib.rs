@@ -24,11 +24,13 @@
 //! - [`stack`]: who called whom. [`exception`]: syndromes and addresses in words.
 //! - [`log`]: its newest lines. [`diagnosis`]: what happened, in a sentence, and who did it.
 //! - [`zones`]: nodes, zones and their counters. [`memory_use`]: what memory was used for.
+//! - [`slab`]: slab caches. [`huge_pages`], [`overcommit`]: hugetlb, swap and promises.
 //!
 //! Without `CONFIG_KALLSYMS_ALL` (Debian's 6.1) kallsyms has functions only. What is searched
 //! for in the image instead, and by what marks, the rooms say: BTF in [`Kernel::types`],
 //! `init_task` in [`task`], the list of modules in [`modules`], per-CPU variables in [`per_cpu`],
-//! nodes in [`zones`].
+//! nodes in [`zones`], slab caches in [`slab`], huge pages in [`huge_pages`], and what only
+//! functions lead to in [`overcommit`].
 //!
 //! Everything read is an allegation of a dead kernel: lengths are checked, loops end, nothing
 //! panics. What a kernel has is decided by its symbols, types and VMCOREINFO, never by its
@@ -41,6 +43,7 @@ pub mod exception;
 #[cfg(test)]
 mod fake;
 pub mod files;
+pub mod huge_pages;
 pub mod irq;
 pub mod kallsyms;
 mod kernel;
@@ -52,11 +55,14 @@ pub mod modules;
 pub mod mounts;
 pub mod net;
 pub mod object;
+mod operands;
+pub mod overcommit;
 pub mod page_cache;
 pub mod path;
 pub mod per_cpu;
 pub mod rbtree;
 pub mod read;
+pub mod slab;
 pub mod stack;
 pub mod symbol_table;
 pub mod system_map;

@@ -136,7 +136,7 @@ pub(crate) fn find(kernel: &Kernel<'_>) -> Result<Vec<u64>, Error> {
 }
 
 /// The numbers of the nodes that are online; VMCOREINFO names the mask.
-fn online(kernel: &Kernel<'_>) -> Option<Vec<u64>> {
+pub(crate) fn online(kernel: &Kernel<'_>) -> Option<Vec<u64>> {
     let mask = kernel.symbol("node_online_map")?;
     let bytes = kernel.vmcoreinfo().size("nodemask_t")?;
     let mut nodes = Vec::new();

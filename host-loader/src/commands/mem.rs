@@ -1,146 +1,149 @@
 //! `kdraw mem`: what memory was used for.
 
 use anyhow::Result;
-use kdraw_kernel::memory_use::MemoryUse;
-use kdraw_kernel::zones::{Node, Zone};
-use serde::Serialize;
 
 use super::dump_args::DumpArgs;
 use crate::exit::Verdict;
+use crate::inside::memory::MemoryReport;
 use crate::system::System;
 use crate::text;
 
 /// Show what memory was used for when the kernel crashed.
 ///
-/// The totals, as free(1) and crash's `kmem -i` tell them, and the zones with their watermarks.
-/// They are the kernel's own counters; what it does not count, or what cannot be found, is `-`.
-/// Lines that are indented are part of the line above them.
+/// The totals, as free(1) and crash's `kmem -i` tell them, the zones with their watermarks, the
+/// largest slab caches and the largest processes. They are the kernel's own counters; what it does
+/// not count, or what cannot be found, is `-`. Lines that are indented are part of the line above
+/// them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   kdraw mem vmcore
-  kdraw mem --json vmcore")]
+  kdraw mem --slabs 100 vmcore
+  kdraw mem --json --slabs 1000 vmcore")]
 pub struct Args {
     #[command(flatten)]
     dump: DumpArgs,
+    /// How many slab caches to list, those with the most memory first.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    slabs: usize,
+    /// How many processes to list, those with the most memory first.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    processes: usize,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Everything, in bytes.
-#[derive(Serialize)]
-struct Report {
-    total: u64,
-    used: u64,
-    free: u64,
-    free_on_cpus: Option<u64>,
-    anonymous: Option<u64>,
-    cached: Option<u64>,
-    shared: Option<u64>,
-    buffers: Option<u64>,
-    swap_cached: Option<u64>,
-    slab_reclaimable: Option<u64>,
-    slab_unreclaimable: Option<u64>,
-    page_tables: Option<u64>,
-    kernel_stacks: Option<u64>,
-    zones: Vec<ZoneLine>,
-}
-
-/// A zone that has memory.
-#[derive(Serialize)]
-struct ZoneLine {
-    node: u32,
-    name: String,
-    /// Its `struct zone`.
-    zone: u64,
-    start_pfn: u64,
-    spanned: u64,
-    present: u64,
-    managed: u64,
-    free: Option<u64>,
-    min: u64,
-    low: u64,
-    high: u64,
-}
-
-impl ZoneLine {
-    fn new(node: &Node, zone: &Zone, page: u64) -> Self {
-        let [min, low, high] = zone.watermarks;
-        let free = zone.counters.get("NR_FREE_PAGES");
-        Self {
-            node: node.id,
-            name: zone.name.clone(),
-            zone: zone.address,
-            start_pfn: zone.start_pfn,
-            spanned: zone.spanned,
-            present: zone.present,
-            managed: zone.managed,
-            free: free.map(|pages| pages.saturating_mul(page)),
-            min,
-            low,
-            high,
+/// Runs the command.
+///
+/// # Errors
+/// If the dump cannot be read, or the nodes cannot be found.
+pub fn run(args: &Args, system: &System) -> Result<Verdict> {
+    args.dump.with_kernel(system, |kernel| {
+        let report = MemoryReport::read(kernel, args.slabs, args.processes)?;
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            return Ok(Verdict::Good);
         }
+        print_totals(&report);
+        print_zones(&report);
+        if args.slabs > 0 {
+            print_slabs(&report);
+        }
+        if args.processes > 0 {
+            print_processes(&report);
+        }
+        Ok(Verdict::Good)
+    })
+}
+
+fn print_totals(report: &MemoryReport) {
+    let (ram, swap) = (Some(report.total), report.swap_total);
+    let lines = [
+        ("total", ram, None),
+        ("free", Some(report.free), ram),
+        ("used", Some(report.used), ram),
+        ("  anonymous", report.anonymous, ram),
+        ("  cached", report.cached, ram),
+        ("    shared", report.shared, ram),
+        ("  buffers", report.buffers, ram),
+        ("  slab, reclaimable", report.slab_reclaimable, ram),
+        ("  slab, unreclaimable", report.slab_unreclaimable, ram),
+        ("  page tables", report.page_tables, ram),
+        ("  kernel stacks", report.kernel_stacks, ram),
+        ("  vmalloc", report.vmalloc, ram),
+        ("  huge pages", report.huge_total, ram),
+        ("    free", report.huge_free, ram),
+        ("  on CPUs' free lists", report.free_on_cpus, ram),
+        ("swap", swap, None),
+        ("  free", report.swap_free, swap),
+        ("  also in RAM", report.swap_cached, swap),
+        ("commit limit", report.commit_limit, None),
+        ("  committed", report.committed, report.commit_limit),
+    ];
+    for (name, bytes, whole) in lines {
+        let line = format!("{name:<24} {:>11}  {}", size(bytes), share(bytes, whole));
+        println!("{}", line.trim_end());
     }
 }
 
-impl Report {
-    fn new(found: MemoryUse, zones: Vec<ZoneLine>) -> Self {
-        Self {
-            total: found.total,
-            used: found.total.saturating_sub(found.free),
-            free: found.free,
-            free_on_cpus: found.free_on_cpus,
-            anonymous: found.anonymous,
-            cached: found.cached,
-            shared: found.shared,
-            buffers: found.buffers,
-            swap_cached: found.swap_cached,
-            slab_reclaimable: found.slab_reclaimable,
-            slab_unreclaimable: found.slab_unreclaimable,
-            page_tables: found.page_tables,
-            kernel_stacks: found.kernel_stacks,
-            zones,
-        }
-    }
-
-    fn print(&self) {
-        let lines = [
-            ("total", Some(self.total)),
-            ("free", Some(self.free)),
-            ("used", Some(self.used)),
-            ("  on CPUs' free lists", self.free_on_cpus),
-            ("  anonymous", self.anonymous),
-            ("  cached", self.cached),
-            ("    shared", self.shared),
-            ("  buffers", self.buffers),
-            ("  slab, reclaimable", self.slab_reclaimable),
-            ("  slab, unreclaimable", self.slab_unreclaimable),
-            ("  page tables", self.page_tables),
-            ("  kernel stacks", self.kernel_stacks),
-        ];
-        for (name, bytes) in lines {
-            println!(
-                "{name:<24} {:>11}  {}",
-                size(bytes),
-                share(bytes, self.total)
-            );
-        }
+fn print_zones(report: &MemoryReport) {
+    println!(
+        "\n{:<16} {:<8} {:>4} {:>11} {:>11} {:>11} {:>11} {:>11}",
+        "ADDRESS", "ZONE", "NODE", "MANAGED", "FREE", "MIN", "LOW", "HIGH"
+    );
+    for zone in &report.zones {
         println!(
-            "\n{:<4} {:<8} {:>11} {:>11} {:>11} {:>11} {:>11}",
-            "NODE", "ZONE", "MANAGED", "FREE", "MIN", "LOW", "HIGH"
+            "{:016x} {:<8} {:>4} {:>11} {:>11} {:>11} {:>11} {:>11}",
+            zone.zone,
+            zone.name,
+            zone.node,
+            text::size(zone.managed),
+            size(zone.free),
+            text::size(zone.min),
+            text::size(zone.low),
+            text::size(zone.high)
         );
-        for zone in &self.zones {
-            println!(
-                "{:<4} {:<8} {:>11} {:>11} {:>11} {:>11} {:>11}",
-                zone.node,
-                zone.name,
-                text::size(zone.managed),
-                size(zone.free),
-                text::size(zone.min),
-                text::size(zone.low),
-                text::size(zone.high)
-            );
-        }
+    }
+}
+
+fn print_slabs(report: &MemoryReport) {
+    let Some(slabs) = &report.slabs else {
+        println!("\nthe slab caches cannot be found");
+        return;
+    };
+    let count = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    println!(
+        "\n{:<16} {:>11} {:>9} {:>9} {:>7} {:>9}  SLAB CACHE",
+        "ADDRESS", "SIZE", "OBJECTS", "IN USE", "SLABS", "OBJECT"
+    );
+    for slab in slabs {
+        println!(
+            "{:016x} {:>11} {:>9} {:>9} {:>7} {:>9}  {}",
+            slab.cache,
+            size(slab.bytes),
+            count(slab.objects),
+            count(slab.in_use),
+            count(slab.slabs),
+            text::size(slab.object_size),
+            slab.name
+        );
+    }
+}
+
+fn print_processes(report: &MemoryReport) {
+    let Some(processes) = &report.processes else {
+        println!("\nthe tasks cannot be found");
+        return;
+    };
+    println!("\n{:>7} {:>11} {:>11}  PROCESS", "PID", "RSS", "VSZ");
+    for process in processes {
+        println!(
+            "{:>7} {:>11} {:>11}  {}",
+            process.pid,
+            text::size(process.rss),
+            text::size(process.vsz),
+            process.comm
+        );
     }
 }
 
@@ -150,31 +153,11 @@ fn size(bytes: Option<u64>) -> String {
 }
 
 /// The part of the whole, in percent.
-fn share(bytes: Option<u64>, total: u64) -> String {
-    match bytes {
-        Some(bytes) if total > 0 => format!("{:5.1} %", bytes as f64 * 100.0 / total as f64),
+fn share(bytes: Option<u64>, whole: Option<u64>) -> String {
+    match (bytes, whole) {
+        (Some(bytes), Some(whole @ 1..)) => {
+            format!("{:5.1} %", bytes as f64 * 100.0 / whole as f64)
+        }
         _ => String::new(),
     }
-}
-
-/// Runs the command.
-///
-/// # Errors
-/// If the dump cannot be read, or the nodes cannot be found.
-pub fn run(args: &Args, system: &System) -> Result<Verdict> {
-    args.dump.with_kernel(system, |kernel| {
-        let page = kernel.vmcoreinfo().page_size().unwrap_or(4096);
-        let nodes = kernel.nodes()?;
-        let zones = nodes.iter().flat_map(|node| {
-            let present = node.zones.iter().filter(|zone| zone.present > 0);
-            present.map(|zone| ZoneLine::new(node, zone, page))
-        });
-        let report = Report::new(kernel.memory_use()?, zones.collect());
-        if args.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            report.print();
-        }
-        Ok(Verdict::Good)
-    })
 }

@@ -247,6 +247,25 @@ pub(crate) mod tests {
             self.add(name, 4 << 24 | members.len() as u32, size, &words)
         }
 
+        /// Adds a signed number of so many bytes.
+        pub(crate) fn int(&mut self, name: &str, size: u32) -> u32 {
+            let bits = Word::Number(0x0100_0000 | (size * 8));
+            self.add(name, 1 << 24, size, &[bits])
+        }
+
+        /// Adds a pointer.
+        pub(crate) fn pointer(&mut self, to: u32) -> u32 {
+            self.add("", 2 << 24, to, &[])
+        }
+
+        /// Adds an enumeration of names with the numbers from 0 on.
+        pub(crate) fn enumeration(&mut self, name: &str, values: &[&'static str]) -> u32 {
+            let words = (0..).zip(values);
+            let words = words.flat_map(|(value, name)| [Word::Name(name), Word::Number(value)]);
+            let words: Vec<_> = words.collect();
+            self.add(name, 6 << 24 | values.len() as u32, 4, &words)
+        }
+
         pub(crate) fn blob(&self) -> Vec<u8> {
             let mut blob = vec![0x9f, 0xeb, 1, 0];
             let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
