@@ -58,13 +58,19 @@ fn without_prefix(line: &str) -> &str {
     {
         rest = after;
     }
-    while let Some((inside, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let inside = inside.trim_start().trim_start_matches(['T', 'C']);
-        let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
-        if inside.is_empty() || !inside.bytes().all(is_number) {
+    let is_time = |inside: &str| inside.contains('.');
+    let is_caller = |inside: &str| inside.starts_with(['T', 'C']);
+    for is_it in [is_time, is_caller] as [fn(&str) -> bool; 2] {
+        let bracket = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let Some((inside, after)) = bracket else {
             break;
+        };
+        let inside = inside.trim_start();
+        let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+        let mut digits = inside.trim_start_matches(['T', 'C']).bytes();
+        if is_it(inside) && digits.all(is_number) {
+            rest = after.strip_prefix(' ').unwrap_or(after);
         }
-        rest = after.strip_prefix(' ').unwrap_or(after);
     }
     rest
 }
@@ -113,6 +119,7 @@ mod tests {
             ("[   12.345678] Call trace:", "Call trace:"),
             ("<4>[   12.345678][  T101]  f+0x1/0x2 [m]", " f+0x1/0x2 [m]"),
             ("[    1.0] [    C0] rcu: INFO", "rcu: INFO"),
+            ("[    1.0] [  112]     0   112", "[  112]     0   112"),
             ("[drm] ready", "[drm] ready"),
             ("[ffff000000000040] pgd=0", "[ffff000000000040] pgd=0"),
             ("[", "["),

@@ -208,8 +208,9 @@ impl<'k> Kernel<'k> {
         let [.., lr] = registers.x;
         let pc = self.without_pac(lr);
         let caller = self.call(pc, 0);
-        let own = self.place(registers.pc)?.symbol.address;
-        let is_other = caller.place?.symbol.address != own;
+        // Where the kernel jumped to nowhere, x30 says from where.
+        let own = self.place(registers.pc).map(|own| own.symbol.address);
+        let is_other = Some(caller.place?.symbol.address) != own;
         (is_other && pc != record_lr).then_some(caller)
     }
 

@@ -166,12 +166,21 @@ pub(super) fn waiter(stack: &[Function]) -> Option<usize> {
     stack.iter().position(|frame| !is_waiting(&frame.name))
 }
 
-/// A task's stack, as functions; empty if it runs, or nobody knows.
+/// A task's stack, as functions; empty if nobody knows where it begins.
 fn stack_of<'k>(kernel: &'k Kernel<'k>, task: &Task<'k>) -> Vec<Function> {
-    if task.is_current {
-        return Vec::new();
-    }
-    let stack = kernel.sleeping_stack(&task.object);
+    let cpus = match task.is_current {
+        true => kernel.cpu_states().unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let mut runs = cpus.iter();
+    let runs = runs.find(|cpu| cpu.current.address == task.object.address);
+    let stack = match runs {
+        Some(cpu) => match cpu.registers {
+            Some(registers) => kernel.interrupted_stack(registers),
+            None => return Vec::new(),
+        },
+        None => kernel.sleeping_stack(&task.object),
+    };
     let frames = stack.map(|stack| stack.frames).unwrap_or_default();
     frames.iter().filter_map(function).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::blocked::{Blocked, Holder, waiter};
 use super::kind::{Cause, Kind};
-use super::names::{is_entry, is_helper, is_reporter, plain};
+use super::names::{is_entry, is_helper, is_interrupt, is_reporter, plain};
 use super::reports::Report;
 use super::signature::{self, Signature};
 use super::{Evidence, Function, Scene, TaskName, taint, walked};
@@ -44,12 +44,14 @@ pub(super) struct Hung {
     pub task: TaskName,
     /// How long, in seconds.
     pub seconds: Option<f64>,
+    /// Whether it was longer.
+    pub is_least: bool,
     /// For what.
     pub wait: super::Wait,
     /// Who has it.
     pub holder: Option<Holder>,
-    /// Whether the tasks wait for each other.
-    pub is_deadlock: bool,
+    /// The tasks that wait for each other.
+    pub deadlock: Vec<TaskName>,
 }
 
 /// Where it happened and who is to blame.
@@ -58,6 +60,8 @@ pub(super) struct Blame {
     pub scene: Scene,
     /// The culprit's frame in it.
     pub at: Option<usize>,
+    /// The innermost helper that it called.
+    pub helper: Option<Function>,
     /// Who.
     pub culprit: Option<Culprit>,
     /// Of a stack overflow.
@@ -66,6 +70,8 @@ pub(super) struct Blame {
     pub hung: Option<Hung>,
     /// Of memory that ran out: who has most of it, and how many bytes.
     pub largest: Option<(TaskName, u64)>,
+    /// Of process 1: with what it ended, as `wait(2)` tells it.
+    pub exit_code: Option<u64>,
 }
 
 impl Blame {
@@ -85,10 +91,14 @@ impl Blame {
                 let task = culprit.task.iter();
                 task.map(|task| format!("task {}", task.comm)).collect()
             }
-            (_, Kind::InitDied, _) => reason.map(str::to_owned).into_iter().collect(),
+            (_, Kind::InitDied, _) => {
+                let code = self.exit_code.iter();
+                code.map(|code| format!("exit code {code:#x}")).collect()
+            }
+            (_, Kind::SError | Kind::HardwareError | Kind::NoRoot, _) => Vec::new(),
             _ => function.map(signature::frames).unwrap_or_default(),
         };
-        let needs_words = matches!(cause.kind, Kind::Panic | Kind::NoRoot) || parts.is_empty();
+        let needs_words = cause.kind == Kind::Panic || parts.is_empty();
         if needs_words && let Some(reason) = reason {
             parts.push(signature::words(reason));
         }
@@ -106,7 +116,7 @@ pub(super) fn find(
         return hung(evidence, blocked.unwrap_or_default());
     }
     let mut scene = scene(evidence, cause);
-    let at = frame(&scene.stack, cause.kind);
+    let (helper, at) = frame(&scene.stack, cause.kind);
     let cycle = match cause.kind {
         Kind::StackOverflow => cycle(&scene.stack),
         _ => None,
@@ -152,6 +162,8 @@ pub(super) fn find(
             task: scene.task.clone().filter(|_| !scene.in_interrupt),
             why: "it asked for the crash".to_owned(),
         }),
+        // What ran when they came in had nothing to do with it.
+        Kind::SError | Kind::HardwareError => None,
         _ => function.map(|function| Culprit {
             function: Some(function),
             task: None,
@@ -159,13 +171,31 @@ pub(super) fn find(
         }),
     };
     Blame {
+        helper: at
+            .filter(|at| helper.is_some_and(|helper| helper < *at))
+            .and_then(|_| scene.stack.get(helper?))
+            .cloned(),
         scene,
         at,
         culprit,
         cycle,
         hung: None,
         largest,
+        exit_code: match cause.kind {
+            Kind::InitDied => exit_code(evidence, cause),
+            _ => None,
+        },
     }
+}
+
+/// With what process 1 ended: `Attempted to kill init! exitcode=0x00000700`, or what it noted.
+fn exit_code(evidence: &Evidence<'_, '_>, cause: &Cause<'_>) -> Option<u64> {
+    let told = cause.panic.and_then(|panic| panic.after("exitcode=0x"));
+    let told = told.and_then(|told| u64::from_str_radix(told.trim(), 16).ok());
+    told.or_else(|| {
+        let signal = evidence.panicked?.current.follow("signal").ok()??;
+        signal.get("group_exit_code").ok()
+    })
 }
 
 /// Whose stack to look at: the panicking CPU's, or the one that a watchdog on another CPU means.
@@ -187,6 +217,24 @@ fn scene(evidence: &Evidence<'_, '_>, cause: &Cause<'_>) -> Scene {
         None => evidence.panicked,
     };
     let mut scene = Scene::default();
+    // A reader that was preempted runs nowhere.
+    let preempted = report.filter(|report| report.stalled_cpus.is_empty());
+    let preempted = preempted.and_then(|report| report.stalled_tasks.first());
+    let reader = preempted.and_then(|pid| {
+        let mut tasks = evidence.tasks.as_ref()?.iter();
+        tasks.find(|task| task.pid == *pid && !task.is_current)
+    });
+    if let (Some(reader), Some(kernel)) = (reader, evidence.kernel) {
+        let stack = kernel.sleeping_stack(&reader.object);
+        let frames = stack.map(|stack| stack.frames).unwrap_or_default();
+        let stack: Vec<_> = frames.iter().filter_map(super::function).collect();
+        return Scene {
+            task: Some(TaskName::of(reader)),
+            work: work(&stack),
+            stack,
+            ..scene
+        };
+    }
     if let Some(cpu) = cpu {
         scene.cpu = Some(cpu.number);
         scene.task = Task::read(cpu.current).ok().map(|task| TaskName::of(&task));
@@ -202,7 +250,10 @@ fn scene(evidence: &Evidence<'_, '_>, cause: &Cause<'_>) -> Scene {
             is_meant && !report.stack().is_empty()
         };
         let all = [cause.report, cause.panic].into_iter().flatten();
-        let found = all.clone().find(|report| told(report)).or_else(|| {
+        let traced = all
+            .clone()
+            .find(|report| told(report) && !report.trace.is_empty());
+        let found = traced.or(all.clone().find(told)).or_else(|| {
             evidence
                 .reports
                 .iter()
@@ -217,11 +268,11 @@ fn scene(evidence: &Evidence<'_, '_>, cause: &Cause<'_>) -> Scene {
         if meant.is_none() {
             scene.task = scene.task.or(report.task.clone());
         }
-        scene.work = scene
-            .work
-            .or(report.work.as_deref().and_then(work_function));
+        // What the kernel says it does is more than what a stack shows of it.
+        let told = report.work.as_deref().filter(|_| meant.is_none());
+        scene.work = scene.work.or(told.and_then(work_function));
     }
-    scene.work = work(&scene.stack).or(scene.work);
+    scene.work = scene.work.or_else(|| work(&scene.stack));
     scene
 }
 
@@ -245,10 +296,11 @@ fn work(stack: &[Function]) -> Option<String> {
     Some(plain(&work.name).to_owned())
 }
 
-/// The frame to blame.
-fn frame(stack: &[Function], kind: Kind) -> Option<usize> {
+/// The innermost frame that is no reporter, and the one to blame.
+fn frame(stack: &[Function], kind: Kind) -> (Option<usize>, Option<usize>) {
     let mut at = 0;
     if kind.is_watched() || kind == Kind::StackOverflow {
+        // A preempted reader was not interrupted: it is where it was switched away.
         at = interrupted(stack).unwrap_or(0);
     }
     let passes = |at: usize, pass: &dyn Fn(&str) -> bool| {
@@ -265,7 +317,7 @@ fn frame(stack: &[Function], kind: Kind) -> Option<usize> {
             .map(|_| at)
     };
     // A helper that nobody but an entry called is all there is.
-    there(blamed).or(there(first))
+    (there(first), there(blamed).or(there(first)))
 }
 
 /// Where the innermost exception came in that the panic's own way did not make.
@@ -286,11 +338,7 @@ fn interrupted(stack: &[Function]) -> Option<usize> {
 /// Whether what is at a place of a stack runs in an interrupt.
 fn is_in_interrupt(stack: &[Function], at: usize) -> bool {
     let below = stack.get(at..).unwrap_or_default();
-    below.iter().any(|frame| {
-        let name = plain(&frame.name);
-        name.starts_with("el") && (name.ends_with("_irq") || name.ends_with("_fiq"))
-            || name == "call_on_irq_stack"
-    })
+    below.iter().any(|frame| is_interrupt(&frame.name))
 }
 
 /// A function of a module from outside the kernel's source among the next callers.
@@ -395,11 +443,20 @@ fn hung(evidence: &Evidence<'_, '_>, blocked: &[Blocked]) -> Blame {
     let mut blame = Blame {
         scene: Scene::default(),
         at: None,
+        helper: None,
         culprit: None,
         cycle: None,
         hung: None,
         largest: None,
+        exit_code: None,
     };
+    let owner = evidence
+        .log
+        .iter()
+        .find_map(|line| super::reports::owner(&line.text));
+    if let Some((waiter_name, owner)) = owner {
+        return hung_told(&told, &waiter_name, owner, blame);
+    }
     if let Some((report, task, seconds)) = told.first() {
         blame.scene.task = Some(task.clone());
         blame.scene.stack = report.stack();
@@ -413,25 +470,65 @@ fn hung(evidence: &Evidence<'_, '_>, blocked: &[Blocked]) -> Blame {
         blame.hung = Some(Hung {
             task: task.clone(),
             seconds: Some(*seconds as f64),
+            is_least: true,
             wait: super::Wait::of(&blame.scene.stack),
             holder: None,
-            is_deadlock: false,
+            deadlock: Vec::new(),
         });
     }
     blame
 }
 
+/// Who waited for whom, where the kernel told it itself.
+fn hung_told(
+    told: &[(&Report, TaskName, u64)],
+    waits: &TaskName,
+    owner: TaskName,
+    mut blame: Blame,
+) -> Blame {
+    let of = |pid: i32| told.iter().find(|(_, task, _)| task.pid == pid);
+    let stack = |pid: i32| {
+        of(pid)
+            .map(|(report, _, _)| report.stack())
+            .unwrap_or_default()
+    };
+    blame.scene.stack = stack(owner.pid);
+    blame.scene.task = Some(owner.clone());
+    blame.at = waiter(&blame.scene.stack);
+    let function = blame.at.and_then(|at| blame.scene.stack.get(at)).cloned();
+    blame.hung = Some(Hung {
+        task: waits.clone(),
+        seconds: of(waits.pid).map(|(_, _, seconds)| *seconds as f64),
+        is_least: true,
+        wait: super::Wait::of(&stack(waits.pid)),
+        holder: Some(Holder {
+            task: owner.clone(),
+            state: if blame.at.is_some() { 'D' } else { '?' },
+            is_reader: false,
+            function: function.clone(),
+            stack: blame.scene.stack.clone(),
+        }),
+        deadlock: Vec::new(),
+    });
+    blame.culprit = Some(Culprit {
+        function,
+        task: Some(owner),
+        why: "it holds what another waits for".to_owned(),
+    });
+    blame
+}
+
 fn hung_in_memory(victim: &Blocked, blocked: &[Blocked]) -> Blame {
     let mut holder = victim.holder.clone();
-    let mut is_deadlock = false;
-    let mut passed = vec![victim.task.pid];
+    let mut deadlock = Vec::new();
+    let mut passed = vec![victim.task.clone()];
     // Who holds a lock may wait for another's.
     while let Some(known) = &holder {
-        if passed.contains(&known.task.pid) {
-            is_deadlock = true;
+        if let Some(first) = passed.iter().position(|task| *task == known.task) {
+            deadlock = passed.split_off(first);
             break;
         }
-        passed.push(known.task.pid);
+        passed.push(known.task.clone());
         let waits = blocked.iter().find(|task| task.task.pid == known.task.pid);
         match waits.and_then(|waits| waits.holder.clone()) {
             Some(next) => holder = Some(next),
@@ -443,10 +540,10 @@ fn hung_in_memory(victim: &Blocked, blocked: &[Blocked]) -> Blame {
         None => (victim.task.clone(), victim.stack.clone()),
     };
     let at = waiter(&stack);
-    let why = match (&holder, is_deadlock) {
-        (_, true) => "it waits for one who waits for it",
-        (Some(_), _) => "it holds what another waits for",
-        (None, _) => "it waited the longest",
+    let why = match &holder {
+        Some(_) if !deadlock.is_empty() => "it waits for one who waits for it",
+        Some(_) => "it holds what another waits for",
+        None => "it waited the longest",
     };
     Blame {
         culprit: Some(Culprit {
@@ -462,14 +559,17 @@ fn hung_in_memory(victim: &Blocked, blocked: &[Blocked]) -> Blame {
             stack,
         },
         at,
+        helper: None,
         cycle: None,
         hung: Some(Hung {
             task: victim.task.clone(),
             seconds: victim.seconds,
+            is_least: false,
             wait: victim.wait,
             holder,
-            is_deadlock,
+            deadlock,
         }),
         largest: None,
+        exit_code: None,
     }
 }

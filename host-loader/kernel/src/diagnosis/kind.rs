@@ -1,7 +1,8 @@
 //! What kind of end it was: by the panic's words, by the reports before it, or by the stack.
 
 use super::Function;
-use super::names::{self, plain};
+use super::fault::Fault;
+use super::names::plain;
 use super::reports::{PANIC, Report, hung_task};
 use crate::exception::Oops;
 
@@ -159,16 +160,17 @@ const SEQUELS: [&str; 5] = [
     "Unhandled exception",
 ];
 /// The same of what was no exception.
-const SEQUELS_OF_WARNINGS: [&str; 5] = [
-    "panic_on_warn set",
-    "kasan.fault",
-    "kernel: panic_on_warn",
-    "KFENCE",
-    "panic_on_warn",
-];
+const SEQUELS_OF_WARNINGS: [&str; 3] = ["panic_on_warn", "kasan.fault", "KFENCE"];
 
-/// Decides what happened by all reports and the panicking CPU's stack.
-pub fn decide<'r>(reports: &'r [Report], stack: &[Function]) -> Cause<'r> {
+/// What a panic's words say by themselves.
+pub fn of_words(text: &str) -> Option<Kind> {
+    let found = PANICS.iter().find(|(words, _)| text.contains(words));
+    found.map(|(_, kind)| *kind)
+}
+
+/// Decides what happened by all reports, the panicking CPU's stack, and the exception that its
+/// innermost function had.
+pub fn decide<'r>(reports: &'r [Report], stack: &[Function], fault: Option<&Fault>) -> Cause<'r> {
     let panic_at = reports
         .iter()
         .rposition(|report| report.after(PANIC).is_some());
@@ -181,34 +183,35 @@ pub fn decide<'r>(reports: &'r [Report], stack: &[Function]) -> Cause<'r> {
         report,
         panic,
     };
+    let silent = || of_stack(stack, fault);
     let oops = before.iter().rev().find(|report| is_oops(report));
     let Some(text) = panic.and_then(|panic| panic.after(PANIC)) else {
         // A crash kernel that is loaded takes over before an oops says "panic".
-        return match oops {
+        return match oops.filter(|oops| agrees(oops, stack)) {
             Some(oops) => cause(of_oops(oops, stack), Some(oops)),
-            None => cause(of_stack(stack), None),
+            None => cause(silent(), None),
         };
     };
-    let warned = || before.iter().rev().find(|report| is_warning(report));
-    if SEQUELS_OF_WARNINGS.iter().any(|words| text.contains(words))
-        && let Some(report) = warned()
-    {
-        return cause(of_warning(report), Some(report));
+    if SEQUELS_OF_WARNINGS.iter().any(|words| text.contains(words)) {
+        let warning = before.iter().rev().find(|report| is_warning(report));
+        let kind = warning.map_or(Kind::Warning, of_warning);
+        return cause(kind, warning.or(panic));
     }
-    if let Some((_, kind)) = PANICS.iter().find(|(words, _)| text.contains(words)) {
-        let report = before.iter().rev().find(|report| tells(report, *kind));
+    if let Some(kind) = of_words(text) {
+        let report = before.iter().rev().find(|report| tells(report, kind));
         // Process 1 ends also by an oops of its own.
-        if *kind == Kind::InitDied
+        if kind == Kind::InitDied
             && let Some(oops) = oops.filter(|oops| is_init(oops))
         {
             return cause(of_oops(oops, &[]), Some(oops));
         }
-        return cause(*kind, report.or(panic));
+        return cause(kind, report.or(panic));
     }
-    if SEQUELS.iter().any(|words| text.contains(words))
-        && let Some(oops) = oops
-    {
-        return cause(of_oops(oops, stack), Some(oops));
+    if SEQUELS.iter().any(|words| text.contains(words)) {
+        return match oops {
+            Some(oops) => cause(of_oops(oops, stack), Some(oops)),
+            None => cause(Kind::Oops, panic),
+        };
     }
     cause(Kind::Panic, panic)
 }
@@ -226,6 +229,14 @@ fn is_oops(report: &Report) -> bool {
     ]
     .iter()
     .any(|words| report.with(words).is_some())
+}
+
+/// Whether an oops is that of the stack, and none that the kernel had survived.
+fn agrees(oops: &Report, stack: &[Function]) -> bool {
+    let Some(pc) = &oops.pc else {
+        return true;
+    };
+    stack.is_empty() || stack.iter().any(|frame| frame.is_at(pc))
 }
 
 fn is_warning(report: &Report) -> bool {
@@ -285,7 +296,7 @@ fn of_oops(report: &Report, stack: &[Function]) -> Kind {
             Kind::NullDereference
         } else if address.is_some_and(|address| error_number(address).is_some()) {
             Kind::ErrorPointer
-        } else if fault.contains("user memory") || address.is_some_and(|at| at >> 55 == 0) {
+        } else if fault.contains("user memory") || address.is_some_and(|at| at >> 48 == 0) {
             Kind::UserAddress
         } else {
             Kind::BadAddress
@@ -337,7 +348,7 @@ fn of_warning(report: &Report) -> Kind {
 }
 
 /// What functions on the stack say where the log does not.
-fn of_stack(stack: &[Function]) -> Kind {
+fn of_stack(stack: &[Function], fault: Option<&Fault>) -> Kind {
     let signs: [(&str, Kind); 15] = [
         ("sysrq_handle_crash", Kind::Sysrq),
         ("panic_bad_stack", Kind::StackOverflow),
@@ -355,14 +366,11 @@ fn of_stack(stack: &[Function]) -> Kind {
         ("check_panic_on_warn", Kind::Warning),
         ("fortify_panic", Kind::BufferOverflow),
     ];
-    // An exception that was not the panic's own way: the log knows which.
-    if let Some(top) = stack.first().filter(|top| top.interrupted)
-        && !names::is_reporter(&top.name)
-    {
-        return Kind::Oops;
-    }
     if stack.first().is_some_and(|top| is_list_check(&top.name)) {
         return Kind::ListCorruption;
+    }
+    if let Some(fault) = fault {
+        return fault.kind();
     }
     for frame in stack {
         if let Some((_, kind)) = signs.iter().find(|(name, _)| plain(&frame.name) == *name) {

@@ -19,14 +19,16 @@
 
 mod blocked;
 mod culprit;
+mod fault;
 mod kind;
 mod names;
 mod reports;
 mod sentence;
 mod signature;
 mod taint;
+#[cfg(test)]
+mod tests;
 
-use crate::exception::Oops;
 use crate::log::{self, Line};
 use crate::stack::{Cpu, Frame};
 use crate::task::Task;
@@ -34,6 +36,7 @@ use crate::{Kernel, Place};
 
 pub use blocked::{Blocked, Holder, Wait};
 pub use culprit::Culprit;
+pub use fault::{Did, Fault};
 pub use kind::Kind;
 pub use signature::{FRAMES, Signature};
 pub use taint::Taint;
@@ -132,8 +135,8 @@ pub struct Diagnosis {
     pub signature: Signature,
     /// Where.
     pub scene: Scene,
-    /// The last exception, as the log tells it.
-    pub oops: Oops,
+    /// The exception that ended the kernel, if it was an address that cannot be used.
+    pub fault: Option<Fault>,
     /// Tasks in state D, the longest waiting first; `None` if the tasks cannot be read.
     pub blocked: Option<Vec<Blocked>>,
     /// What the kernel holds against itself; `None` if nothing tells.
@@ -154,13 +157,19 @@ struct Evidence<'e, 'k> {
     panicked: Option<Cpu<'k>>,
     /// Its walked stack; empty if there is none.
     walked: Vec<Function>,
+    /// The exception that its innermost function had, if it is no reporter.
+    fault: Option<Fault>,
     tasks: Option<Vec<Task<'k>>>,
 }
 
 impl Diagnosis {
     /// Diagnoses a crashed kernel.
     pub fn of<'k>(kernel: &'k Kernel<'k>) -> Self {
-        let log = kernel.newest_log();
+        Self::with_log(kernel, kernel.newest_log())
+    }
+
+    /// The same, with a log that is from elsewhere, where the kernel's own is lost.
+    pub fn with_log<'k>(kernel: &'k Kernel<'k>, log: Vec<Line>) -> Self {
         let mut lacks = Vec::new();
         if log.is_empty() {
             lacks.push("The log cannot be read.".to_owned());
@@ -175,6 +184,12 @@ impl Diagnosis {
         let number = kernel.panicked_cpu(&cpus);
         let panicked = cpus.iter().find(|cpu| Some(cpu.number) == number).copied();
         let walked = panicked.map(|cpu| walked(kernel, &cpu)).unwrap_or_default();
+        let registers = panicked.and_then(|cpu| cpu.registers);
+        let fault = registers.filter(|registers| {
+            let place = kernel.place(registers.pc);
+            !place.is_some_and(|place| names::is_reporter(place.symbol.name))
+        });
+        let fault = fault.map(|registers| Fault::of_instruction(kernel, &registers));
         if panicked.is_none() && !cpus.is_empty() {
             lacks.push("Which CPU panicked is not known.".to_owned());
         } else if panicked.is_some() && walked.is_empty() {
@@ -195,6 +210,7 @@ impl Diagnosis {
             cpus,
             panicked,
             walked,
+            fault,
             tasks,
         };
         Self::from_evidence(&evidence, lacks)
@@ -211,6 +227,7 @@ impl Diagnosis {
             cpus: Vec::new(),
             panicked: None,
             walked: Vec::new(),
+            fault: None,
             tasks: None,
         };
         let lacks = vec!["Only the log was there to be read.".to_owned()];
@@ -218,29 +235,27 @@ impl Diagnosis {
     }
 
     fn from_evidence(evidence: &Evidence<'_, '_>, lacks: Vec<String>) -> Self {
-        let cause = kind::decide(evidence.reports, &evidence.walked);
-        let lines = evidence.log.iter().map(|line| line.text.as_str());
-        let oops = Oops::last(lines);
+        let cause = kind::decide(evidence.reports, &evidence.walked, evidence.fault.as_ref());
+        let told = cause.report.map(|report| Fault::of_oops(&report.oops()));
+        let fault = told.filter(|told| told.address.is_some() || told.did.is_some());
+        let fault = fault.or(evidence.fault);
         let blocked = match (evidence.kernel, &evidence.tasks) {
             (Some(kernel), Some(tasks)) => Some(blocked::read(kernel, tasks)),
             _ => None,
         };
-        let told = evidence
-            .reports
-            .iter()
-            .rev()
-            .find_map(|report| report.taint.as_deref());
+        let mut newest = evidence.reports.iter().rev();
+        let taints = newest.find_map(|report| report.taint.as_deref());
         let blame = culprit::find(evidence, &cause, blocked.as_deref());
         let reason = reason(&cause);
         let signature = blame.signature(&cause, reason.as_deref());
-        let sentence = sentence::say(evidence, &cause, &oops, &blame, reason.as_deref());
+        let sentence = sentence::say(evidence, &cause, fault.as_ref(), &blame, reason.as_deref());
         Self {
             sentence,
             kind: cause.kind,
             reason,
             signature,
-            oops,
-            taint: taint::read(evidence.kernel, told),
+            fault: fault.filter(|_| cause.kind.is_fault()),
+            taint: taint::read(evidence.kernel, taints),
             excerpt: excerpt(evidence, &cause),
             culprit: blame.culprit,
             scene: blame.scene,
@@ -259,20 +274,21 @@ fn walked<'k>(kernel: &'k Kernel<'k>, cpu: &Cpu<'k>) -> Vec<Function> {
     frames.iter().filter_map(function).collect()
 }
 
-/// The line that tells most, without what every one begins with.
+/// The kernel's words: the panic's own, if they tell what happened, or else the report's that do.
 fn reason(cause: &kind::Cause<'_>) -> Option<String> {
-    let report = cause.report.or(cause.panic)?;
-    let telling = report
-        .headlines
-        .iter()
-        .find(|line| !line.contains("sysrq: Trigger") && !line.contains("Internal error: "));
-    let line = telling.or(report.headlines.first())?;
-    // Watchdogs' panics say less than what they said before.
-    let line = match line.split_once(PANIC) {
-        Some((_, text)) => text,
-        None => line.as_str(),
+    let words = cause.panic.and_then(|panic| panic.after(PANIC));
+    let words = words.filter(|words| match kind::of_words(words) {
+        Some(kind) => kind == cause.kind,
+        None => cause.kind == Kind::Panic,
+    });
+    let told = || {
+        let lines = &cause.report.or(cause.panic)?.headlines;
+        let tells =
+            |line: &&String| !line.contains("sysrq: Trigger") && !line.contains("Internal error: ");
+        let line = lines.iter().find(tells).or(lines.first())?;
+        Some(line.as_str())
     };
-    Some(line.trim().to_owned())
+    words.or_else(told).map(|words| words.trim().to_owned())
 }
 
 /// From the first line of the report that tells most to the last of the panic.

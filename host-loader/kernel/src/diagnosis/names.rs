@@ -44,6 +44,12 @@ pub fn is_reporter(name: &str) -> bool {
             "crash_kexec",
             "machine_kexec",
             "machine_crash_shutdown",
+            "crash_save_cpu",
+            "crash_smp_send_stop",
+            "ipi_cpu_*",
+            "local_cpu_crash_stop",
+            "do_handle_IPI",
+            "ipi_handler",
             "die",
             "die_kernel_fault",
             "__die",
@@ -112,7 +118,10 @@ pub fn is_reporter(name: &str) -> bool {
             "report_cfi_failure*",
             // Watchdogs.
             "watchdog",
-            "watchdog_*",
+            "watchdog_timer_fn",
+            "watchdog_hardlockup_*",
+            "watchdog_overflow_callback",
+            "watchdog_buddy_*",
             "check_hung_*",
             "check_cpu_stall",
             "print_cpu_stall*",
@@ -202,6 +211,13 @@ pub fn is_entry(name: &str) -> bool {
     )
 }
 
+/// Where an interrupt comes in.
+pub fn is_interrupt(name: &str) -> bool {
+    let name = plain(name);
+    let is_vector = name.starts_with("el") && (name.ends_with("_irq") || name.ends_with("_fiq"));
+    is_vector || name == "call_on_irq_stack"
+}
+
 /// Sleeping and switching: above these stands what a task waits for.
 pub fn is_scheduler(name: &str) -> bool {
     is_among(
@@ -269,6 +285,21 @@ pub fn is_waiting(name: &str) -> bool {
                 "wait_on_page_*",
                 "__lock_page*",
                 "prepare_to_wait*",
+                "__flush_work",
+                "flush_work",
+                "__flush_workqueue",
+                "flush_workqueue",
+                "drain_workqueue",
+                "cancel_work_sync",
+                "cancel_delayed_work_sync",
+                "__cancel_work_timer",
+                "__cancel_work_sync",
+                "synchronize_rcu*",
+                "__wait_rcu_gp",
+                "synchronize_srcu*",
+                "__synchronize_srcu*",
+                "kthread_stop",
+                "kthread_park",
                 "cpu_relax",
                 "__delay",
                 "__const_udelay",

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::{Function, TaskName};
+use crate::exception::Oops;
 use crate::log::{Caller, Line};
 
 /// The panic's own line.
@@ -75,10 +76,14 @@ pub struct Report {
     pub lr: Option<Function>,
     /// Who called whom, innermost first.
     pub trace: Vec<Function>,
-    /// The stalled CPUs and tasks that an RCU stall names.
+    /// The stalled CPUs that an RCU stall names.
     pub stalled_cpus: Vec<u32>,
+    /// The tasks that it names, by number.
+    pub stalled_tasks: Vec<i32>,
     /// The first and the last of its lines.
     pub lines: (usize, usize),
+    /// Whether it happened where there is no function.
+    is_nowhere: bool,
     /// Whether its trace began.
     traced: bool,
 }
@@ -96,11 +101,26 @@ impl Report {
         lines.find(|line| line.contains(words)).map(String::as_str)
     }
 
+    /// Its exception.
+    pub fn oops(&self) -> Oops {
+        let mut oops = Oops::last(self.headlines.iter().map(String::as_str));
+        oops.esr = self.esr.or(oops.esr);
+        oops
+    }
+
     /// Its stack: the trace, and the caller that made no record and is known by x30 only.
     pub fn stack(&self) -> Vec<Function> {
         let mut stack = self.trace.clone();
+        // A call that was its function's last instruction returns to the next function.
+        stack.retain(|frame| frame.offset != 0 || self.pc.as_ref() == Some(frame));
         // A warning's or a lockup's trace may begin in what reports.
         let Some(pc) = &self.pc else {
+            // The kernel jumped to nowhere; x30 says from where.
+            if let Some(lr) = self.lr.as_ref().filter(|_| self.is_nowhere)
+                && !stack.first().is_some_and(|first| first.is_at(lr))
+            {
+                stack.insert(0, lr.clone());
+            }
             return stack;
         };
         let at = stack.iter().position(|frame| frame.is_at(pc));
@@ -284,6 +304,7 @@ fn detail(report: &mut Report, line: &str) -> bool {
     } else if let Some(pc) = trimmed.strip_prefix("pc : ") {
         report.traced = true;
         report.pc = function(pc);
+        report.is_nowhere = report.pc.is_none();
     } else if let Some(lr) = trimmed.strip_prefix("lr : ") {
         report.lr = function(lr);
     } else if trimmed.starts_with("Call trace:") {
@@ -293,6 +314,8 @@ fn detail(report: &mut Report, line: &str) -> bool {
         taint(report, trimmed);
     } else if let Some(cpu) = stalled_cpu(trimmed) {
         report.stalled_cpus.push(cpu);
+    } else if let Some(tasks) = stalled_tasks(trimmed) {
+        report.stalled_tasks.extend(tasks);
     } else if line.starts_with(' ') && report.traced && report.trace.len() < MAX_TRACE {
         let Some(frame) = function(line) else {
             return false;
@@ -309,6 +332,23 @@ fn stalled_cpu(line: &str) -> Option<u32> {
     let (number, rest) = line.strip_prefix("rcu:")?.trim_start().split_once('-')?;
     let cpu = leading(number).filter(|_| number.bytes().all(|digit| digit.is_ascii_digit()));
     cpu.filter(|_| rest.contains("ticks this GP") || rest.contains("GPs behind"))
+}
+
+/// `rcu: \tTasks blocked on level-0 rcu_node (CPUs 0-1): P123/1:b..l P124`
+fn stalled_tasks(line: &str) -> Option<impl Iterator<Item = i32>> {
+    let (_, tasks) = line.split_once("Tasks blocked on level-")?;
+    let (_, tasks) = tasks.split_once("): ")?;
+    let number = |task: &str| leading(task.strip_prefix('P')?).map(u32::cast_signed);
+    Some(tasks.split(' ').filter_map(number))
+}
+
+/// `INFO: task A:1 is blocked on a mutex likely owned by task B:2.`
+pub fn owner(line: &str) -> Option<(TaskName, TaskName)> {
+    let (_, rest) = line.split_once("INFO: task ")?;
+    let (who, rest) = rest.split_once(" is blocked on a ")?;
+    let (_, owner) = rest.split_once(" owned by task ")?;
+    let owner = owner.trim_end_matches(|end: char| !end.is_ascii_digit());
+    Some((task_name(who, ':')?, task_name(owner, ':')?))
 }
 
 #[cfg(test)]

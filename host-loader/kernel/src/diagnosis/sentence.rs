@@ -1,11 +1,11 @@
 //! What happened, in one sentence.
 
 use super::culprit::{Blame, Cycle, Hung};
+use super::fault::{Did, Fault};
 use super::kind::{Cause, Kind, error_number};
 use super::names::{is_entry, plain};
 use super::reports::{PANIC, leading_number};
 use super::{Evidence, Function};
-use crate::exception::Oops;
 
 /// Error numbers' names, `include/uapi/asm-generic/errno-base.h` and the commonest of `errno.h`.
 const ERRORS: [(u64, &str); 42] = [
@@ -104,7 +104,7 @@ impl Where<'_> {
         self.blame.at.and_then(|at| self.blame.scene.stack.get(at))
     }
 
-    /// ` in f (module m), called from g`, with the helper in which it came out.
+    /// ` in f (module m) through memcpy, called from g`.
     fn place(&self) -> String {
         let (Some(at), Some(function)) = (self.blame.at, self.function()) else {
             return String::new();
@@ -118,7 +118,10 @@ impl Where<'_> {
             Some(caller) => format!(", called from {}", in_words(caller)),
             None => String::new(),
         };
-        format!(" in {}{caller}", in_words(function))
+        let helper = self.blame.helper.as_ref();
+        let helper = helper.map(|helper| format!(" through {}", plain(&helper.name)));
+        let helper = helper.unwrap_or_default();
+        format!(" in {}{helper}{caller}", in_words(function))
     }
 
     /// `, in task insmod (PID 101) on CPU 1`.
@@ -127,6 +130,9 @@ impl Where<'_> {
         let cpu = scene.cpu.map(|cpu| format!(" on CPU {cpu}"));
         let cpu = cpu.unwrap_or_default();
         match (&scene.task, scene.in_interrupt, &scene.work) {
+            (Some(task), true, _) if task.pid == 0 => {
+                format!(", in an interrupt{cpu}, idle before")
+            }
             (Some(task), true, _) => format!(", in an interrupt{cpu} while {task} ran"),
             (None, true, _) => format!(", in an interrupt{cpu}"),
             (Some(task), false, Some(work)) => {
@@ -147,7 +153,7 @@ impl Where<'_> {
 pub(super) fn say(
     evidence: &Evidence<'_, '_>,
     cause: &Cause<'_>,
-    oops: &Oops,
+    fault: Option<&Fault>,
     blame: &Blame,
     reason: Option<&str>,
 ) -> String {
@@ -160,8 +166,8 @@ pub(super) fn say(
     let mut sentence = match cause.kind {
         Kind::Sysrq => {
             let who = match (&blame.scene.task, blame.scene.in_interrupt) {
-                (Some(task), false) => format!(" ({task})"),
-                (_, true) => " from the console".to_owned(),
+                (Some(task), false) => format!(", by {task}"),
+                (_, true) => ", by a key or a break in an interrupt".to_owned(),
                 (None, false) => String::new(),
             };
             let cpu = blame
@@ -172,9 +178,16 @@ pub(super) fn say(
             format!("A user asked for the crash through sysrq{who}{cpu}.")
         }
         Kind::NullDereference | Kind::ErrorPointer | Kind::UserAddress | Kind::BadAddress => {
-            fault(cause.kind, oops, &at)
+            let has = |words: &str| report.is_some_and(|report| report.with(words).is_some());
+            let note = match () {
+                () if has("read-only memory") => " (read-only)",
+                () if has("non-executable memory") => " (not executable)",
+                () => "",
+            };
+            let fault = fault.copied().unwrap_or_default();
+            bad_address(cause.kind, fault, &format!("{note}{at}"))
         }
-        Kind::BusError => did("got an error of the hardware for an access"),
+        Kind::BusError => format!("The hardware answered an access with an error{at}."),
         Kind::SError => format!(
             "The hardware told of an error that belongs to no instruction (SError), noticed{at}."
         ),
@@ -182,9 +195,9 @@ pub(super) fn say(
         Kind::Bug => match after("kernel BUG at ") {
             Some(line) => {
                 let line = line.trim_end_matches('!');
-                did(&format!("met a condition that must not be (BUG at {line})"))
+                did(&format!("hit a BUG() at {line}"))
             }
-            None => did("met a condition that must not be (BUG)"),
+            None => did("hit a BUG()"),
         },
         Kind::ListCorruption => {
             let adds = report.is_some_and(|report| report.with("list_add").is_some());
@@ -225,7 +238,7 @@ pub(super) fn say(
             };
             format!(
                 "{init} {}, and a kernel cannot go on without it.",
-                exit(reason)
+                exit(blame.exit_code)
             )
         }
         Kind::NoRoot => format!("The kernel could not start a program: {reason}."),
@@ -266,22 +279,15 @@ pub(super) fn say(
 }
 
 /// An address that cannot be used.
-fn fault(kind: Kind, oops: &Oops, at: &str) -> String {
-    const DATA: [u64; 2] = [0x24, 0x25];
-    const INSTRUCTION: [u64; 2] = [0x20, 0x21];
-    let class = oops.esr.map(|esr| esr >> 26 & 0x3f);
-    let jumped = class.is_some_and(|class| INSTRUCTION.contains(&class));
-    let wrote = oops.esr.filter(|esr| DATA.contains(&(esr >> 26 & 0x3f)));
-    let did = match wrote.map(|esr| esr & 1 << 6 != 0) {
-        _ if jumped => "jumped to",
-        Some(true) => "wrote to",
-        Some(false) => "read from",
+fn bad_address(kind: Kind, fault: Fault, at: &str) -> String {
+    let did = match fault.did {
+        Some(Did::Jump) => "jumped to",
+        Some(Did::Write) => "wrote to",
+        Some(Did::Read) => "read from",
         None => "used",
     };
-    let what = match (kind, oops.address) {
-        (Kind::NullDereference, Some(0)) | (Kind::NullDereference, None) => {
-            "a NULL pointer".to_owned()
-        }
+    let what = match (kind, fault.address) {
+        (Kind::NullDereference, Some(0) | None) => "a NULL pointer".to_owned(),
         (Kind::NullDereference, Some(offset)) => {
             format!("a field at offset {offset:#x} of a NULL pointer")
         }
@@ -289,23 +295,19 @@ fn fault(kind: Kind, oops: &Oops, at: &str) -> String {
             let number = error_number(address).unwrap_or(0);
             let name = named(&ERRORS, number).map(|name| format!(", {name}"));
             let name = name.unwrap_or_default();
-            format!("an error number taken for a pointer (-{number}{name})")
+            format!("an error number (-{number}{name}) taken for a pointer")
         }
         (Kind::UserAddress, Some(address)) => format!("a program's address ({address:#x})"),
         (_, Some(address)) => {
-            let poison = POISONS
-                .iter()
-                .find(|(pattern, mask, _)| (address ^ pattern) & !mask == 0);
-            match poison {
-                Some((_, _, what)) => format!("{address:#x}, {what},"),
-                None => format!("{address:#x}, which is no valid address,"),
-            }
+            let is_poison = |pattern: u64, mask: u64| (address ^ pattern) & !mask == 0;
+            let mut poisons = POISONS.iter();
+            let poison = poisons.find(|(pattern, mask, _)| is_poison(*pattern, *mask));
+            let poison = poison.map(|(_, _, what)| format!(" ({what})"));
+            format!("the bad address {address:#x}{}", poison.unwrap_or_default())
         }
-        (_, None) => "an address that is not valid".to_owned(),
+        (_, None) => "a bad address".to_owned(),
     };
     format!("The kernel {did} {what}{at}.")
-        .replace(",,", ",")
-        .replace(",.", ".")
 }
 
 /// The stack's end.
@@ -315,21 +317,18 @@ fn overflow(cycle: Option<&Cycle>, place: &Where<'_>) -> String {
     };
     let from = place.blame.scene.stack.get(cycle.end);
     let from = from.filter(|from| !is_entry(&from.name));
-    let from = from.map(|from| format!(", which {} had called", plain(&from.name)));
+    let from = from.map(|from| format!(", called from {},", plain(&from.name)));
+    let from = from.unwrap_or_default();
+    let turns = cycle.turns;
     let who = match cycle.functions.as_slice() {
-        [one] => format!("{} called itself", in_words(one)),
+        [one] => format!("{}{from} called itself {turns} times", in_words(one)),
         several => {
             // The outermost first, as they call.
-            let names = several.iter().rev().map(in_words);
-            format!("{} called each other", names.collect::<Vec<_>>().join(", "))
+            let names: Vec<_> = several.iter().rev().map(in_words).collect();
+            format!("{}{from} called each other {turns} times", names.join(", "))
         }
     };
-    format!(
-        "The kernel's stack overflowed: {who}, {} times deep{}{}.",
-        cycle.turns,
-        from.unwrap_or_default(),
-        place.context()
-    )
+    format!("The kernel's stack overflowed: {who}{}.", place.context())
 }
 
 /// In whole seconds, and tenths of the first ten.
@@ -342,7 +341,9 @@ fn seconds(seconds: f64) -> String {
 
 /// A lock and who has it.
 fn hung_task(hung: &Hung, blame: &Blame) -> String {
-    let long = hung.seconds.map(|long| format!(" for {}", seconds(long)));
+    let least = if hung.is_least { "more than " } else { "" };
+    let long = hung.seconds;
+    let long = long.map(|long| format!(" for {least}{}", seconds(long)));
     let long = long.unwrap_or_default();
     let detector = "the hung-task detector panicked";
     let wait = hung.wait.in_words();
@@ -355,12 +356,16 @@ fn hung_task(hung: &Hung, blame: &Blame) -> String {
             place.unwrap_or_default()
         );
     };
-    if hung.is_deadlock {
-        return format!(
-            "Task {} was blocked{long} on {wait} in a deadlock: those who have what it waits for \
-             wait for it; {detector}.",
-            hung.task
-        );
+    if !hung.deadlock.is_empty() {
+        let names: Vec<_> = hung.deadlock.iter().map(ToString::to_string).collect();
+        return match names.as_slice() {
+            [one] => format!("Task {one} was blocked{long} on {wait} that it holds; {detector}."),
+            several => format!(
+                "Tasks {} wait for locks that the others hold, {}{long} on {wait}; {detector}.",
+                several.join(" and "),
+                hung.task
+            ),
+        };
     }
     let does = match (holder.state, function) {
         ('R', Some(at)) => format!(", which can run, in {}", in_words(at)),
@@ -418,11 +423,13 @@ fn out_of_memory(
         .panic
         .and_then(|panic| panic.after(PANIC))
         .unwrap_or(reason);
-    let why = if panic.contains("no killable") {
+    let why = if cause.panic.is_none() {
+        "and the kernel panicked over it"
+    } else if panic.contains("no killable") {
         "and there was nobody left to kill"
     } else if panic.contains("compulsory") {
         "and vm.panic_on_oom asks for a panic in every case"
-    } else if panic.contains("panic_on_oom") || cause.panic.is_none() {
+    } else if panic.contains("panic_on_oom") {
         "and vm.panic_on_oom is set"
     } else {
         "and the kernel could not go on"
@@ -460,10 +467,8 @@ fn out_of_memory(
     }
 }
 
-/// What became of process 1, by `Attempted to kill init! exitcode=0x00000700`.
-fn exit(reason: &str) -> String {
-    let code = reason.split_once("exitcode=0x");
-    let code = code.and_then(|(_, code)| u64::from_str_radix(code.trim(), 16).ok());
+/// What became of process 1.
+fn exit(code: Option<u64>) -> String {
     let Some(code) = code else {
         return "ended".to_owned();
     };

@@ -13,7 +13,7 @@
 
 use kdraw_format::checksum::checksum;
 
-use super::names::{is_entry, plain};
+use super::names::{is_entry, is_interrupt, plain};
 use super::{Function, Kind};
 
 /// How many functions count.
@@ -40,9 +40,11 @@ impl Signature {
     }
 }
 
-/// The functions that count, of a stack from the culprit on.
+/// The functions that count, of a stack from the culprit on. What an interrupt interrupted is
+/// chance.
 pub(super) fn frames(stack: &[Function]) -> Vec<String> {
-    let names = stack.iter().map(|frame| plain(&frame.name));
+    let own = stack.iter().take_while(|frame| !is_interrupt(&frame.name));
+    let names = own.map(|frame| plain(&frame.name));
     let names = names.filter(|name| !name.is_empty() && !is_entry(name));
     names.take(FRAMES).map(str::to_owned).collect()
 }
@@ -84,6 +86,8 @@ mod tests {
         let other = frames(&stack(&["do_it.constprop.0", "caller", "el0_svc_common"]));
         assert_eq!(one, other);
         assert_eq!(one, ["do_it", "caller"]);
+        let interrupting = stack(&["do_it", "my_irq", "el1h_64_irq", "anybody"]);
+        assert_eq!(frames(&interrupting), ["do_it", "my_irq"]);
         let hash = |kind, names: &[&str]| Signature::new(kind, frames(&stack(names))).hash;
         let bug = hash(Kind::Bug, &["do_it", "caller"]);
         assert_eq!(bug.len(), 16);
