@@ -14,6 +14,7 @@
 use std::os::unix::process::CommandExt;
 
 mod estimate;
+mod files;
 mod memory;
 mod snapshot;
 mod trigger;
@@ -60,6 +61,7 @@ fn crash(arguments: &[String]) -> Result<()> {
     memory::fill_tmpfs(tmpfs, fill_mib / 4)?;
     let cached = memory::read_cache(cache)?;
     let pipes = memory::pipe_markers()?;
+    let files = files::open(tmpfs)?;
     let with_snapshot = arguments.iter().any(|argument| argument == "snapshot");
     let snapshot = with_snapshot
         .then(snapshot::Snapshot::prepare)
@@ -80,7 +82,7 @@ fn crash(arguments: &[String]) -> Result<()> {
 
     // The panic is on its way; hold everything in memory until it comes.
     std::thread::sleep(std::time::Duration::from_secs(60));
-    drop((pipes, markers, snapshot));
+    drop((pipes, files, markers, snapshot));
     for process in &mut processes {
         process.kill().map_err(|e| format!("kill: {e}"))?;
     }

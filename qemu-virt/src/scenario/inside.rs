@@ -39,14 +39,17 @@ for task in for_each_task(prog):
 /// Frames by task: address, and function and offset.
 type Stacks = BTreeMap<String, Vec<(u64, String)>>;
 
-/// Compares what kdraw says of a vmcore with what drgn printed, and with crash's `ps`, `files` and
-/// `vm`.
-pub fn same(dist: &Dist, vmcore: &Path, drgn: &str, crash: &str) -> Result<String> {
+/// Compares what kdraw says of a vmcore with what drgn printed, with crash's `ps`, `files` and
+/// `vm`, and with the paths that the guest printed on its serial line.
+pub fn same(dist: &Dist, vmcore: &Path, drgn: &str, crash: &str, serial: &str) -> Result<String> {
     let modules = modules(dist, vmcore, drgn)?;
     let stacks = stacks(dist, vmcore, drgn)?;
     let tasks = tasks(dist, vmcore, crash)?;
     let spaces = spaces(dist, vmcore, crash)?;
-    Ok(format!("{modules} modules, {tasks}, {spaces}, {stacks}"))
+    let paths = paths(dist, vmcore, serial)?;
+    Ok(format!(
+        "{modules} modules, {tasks}, {spaces}, {paths} paths as the kernel had them, {stacks}"
+    ))
 }
 
 /// What a command prints as JSON. Its exit code 1 is a finding, not a failure.
@@ -207,7 +210,7 @@ const FEWEST_PROCESSES: usize = 5;
 
 /// Compares the open files and mappings of each process.
 fn spaces(dist: &Dist, vmcore: &Path, crash: &str) -> Result<String> {
-    let (mut files, mut mappings) = (BTreeMap::<u64, Vec<String>>::new(), BTreeMap::new());
+    let (mut files, mut mappings) = (BTreeMap::<u64, Vec<File>>::new(), BTreeMap::new());
     let mut pid = 0;
     for line in crash.lines() {
         if let Some(header) = line.strip_prefix("PID: ") {
@@ -230,8 +233,11 @@ fn spaces(dist: &Dist, vmcore: &Path, crash: &str) -> Result<String> {
         let ours = asked(dist, &["files"], vmcore, &[*pid])?;
         let ours = ours[0]["files"].as_array().context("no files")?;
         let ours: Vec<_> = ours.iter().map(own_file).collect();
-        super::tools::same(&theirs.join("\n"), &ours.join("\n"))
-            .with_context(|| format!("files of {pid}"))?;
+        let mut pairs = ours.iter().zip(theirs);
+        let wrong = pairs.find(|(own, their)| !own.is_same(their));
+        ensure!(wrong.is_none(), "a file of {pid}, and crash's: {wrong:?}");
+        let (own, their) = (ours.len(), theirs.len());
+        ensure!(own == their, "{own} files of {pid}, crash has {their}");
     }
     for (pid, theirs) in &mappings {
         let ours = asked(dist, &["vm"], vmcore, &[*pid])?;
@@ -241,46 +247,85 @@ fn spaces(dist: &Dist, vmcore: &Path, crash: &str) -> Result<String> {
         super::tools::same(&theirs.join("\n"), &rows.join("\n"))
             .with_context(|| format!("mappings of {pid}"))?;
     }
-    let count = |all: &BTreeMap<u64, Vec<String>>| all.values().map(Vec::len).sum::<usize>();
+    let file_count: usize = files.values().map(Vec::len).sum();
+    // Each process has a line for all its mappings.
+    let mapping_count: usize = mappings.values().map(|lines| lines.len() - 1).sum();
     Ok(format!(
-        "{} files of {} processes and {} mappings as crash has them",
-        count(&files),
-        files.len(),
-        // Each process has a line for all its mappings.
-        count(&mappings) - mappings.len()
+        "{file_count} files of {} processes and {mapping_count} mappings as crash has them",
+        files.len()
     ))
+}
+
+/// Compares the paths of open files with those that the kernel told the guest; returns how many.
+fn paths(dist: &Dist, vmcore: &Path, serial: &str) -> Result<usize> {
+    let mut open = BTreeMap::<u64, Vec<(u64, &str)>>::new();
+    let lines = serial.lines().map(str::trim_end);
+    for (_, line) in lines.filter_map(|line| line.split_once("guest: open ")) {
+        let mut words = line.splitn(3, ' ');
+        let mut word = || words.next().context("a line of open files is cut");
+        let (pid, fd) = (word()?.parse()?, word()?.parse()?);
+        open.entry(pid).or_default().push((fd, word()?));
+    }
+    ensure!(!open.is_empty(), "the guest told of no open file");
+    for (pid, files) in &open {
+        let ours = asked(dist, &["files"], vmcore, &[*pid])?;
+        let ours = ours[0]["files"].as_array().context("no files")?;
+        for (fd, path) in files {
+            let own = ours.iter().find(|own| number(own, "fd") == *fd);
+            let own = own.with_context(|| format!("no descriptor {fd} of {pid}"))?;
+            ensure!(own["path"] == *path, "{} instead of {path}", own["path"]);
+        }
+    }
+    Ok(open.values().map(Vec::len).sum())
 }
 
 fn is_address(word: &str) -> bool {
     word.len() == 16 && word.starts_with("ffff") && u64::from_str_radix(word, 16).is_ok()
 }
 
-/// A line of crash's `files`: descriptor, file, dentry, inode, type, path.
-fn crash_file(line: &str) -> Option<String> {
+/// A descriptor.
+#[derive(Debug)]
+struct File {
+    /// Its number, file, dentry, inode, type.
+    words: String,
+    path: String,
+}
+
+impl File {
+    /// Whether it is what crash has. crash has other names for what is in no directory; of those
+    /// the guest told the kernel's.
+    fn is_same(&self, their: &Self) -> bool {
+        let is_made_up = self.path.contains(":[") || self.path.starts_with("/memfd:");
+        let path = self.path.trim_end_matches(" (deleted)");
+        self.words == their.words && (is_made_up || path == their.path)
+    }
+}
+
+/// A line of crash's `files`.
+fn crash_file(line: &str) -> Option<File> {
     let words: Vec<_> = line.split_whitespace().collect();
     let [fd, file, dentry, inode, kind, path @ ..] = &words[..] else {
         return None;
     };
     let is_file =
         fd.parse::<u64>().is_ok() && [file, dentry, inode].iter().all(|at| is_address(at));
-    is_file.then(|| format!("{fd} {file} {dentry} {inode} {kind} {}", path.join(" ")))
+    is_file.then(|| File {
+        words: format!("{fd} {file} {dentry} {inode} {kind}"),
+        path: path.join(" "),
+    })
 }
 
-fn own_file(file: &Value) -> String {
-    let path = text(file, "path");
-    // crash has no name for what the file system makes up one.
-    let path = match path.contains(":[") {
-        true => "",
-        false => path.trim_end_matches(" (deleted)"),
+fn own_file(file: &Value) -> File {
+    let kind = match text(file, "type").as_str() {
+        "-" => "UNKN".to_owned(),
+        kind => kind.to_owned(),
     };
-    format!(
-        "{} {:016x} {:016x} {:016x} {} {path}",
-        file["fd"],
-        number(file, "file"),
-        number(file, "dentry"),
-        number(file, "inode"),
-        text(file, "type")
-    )
+    let at = |key: &str| number(file, key);
+    let (fd, file_at, dentry, inode) = (at("fd"), at("file"), at("dentry"), at("inode"));
+    File {
+        words: format!("{fd} {file_at:016x} {dentry:016x} {inode:016x} {kind}"),
+        path: text(file, "path"),
+    }
 }
 
 /// A line of crash's `vm`: area, start, end, flags, file; or mm, page tables, RSS, total.

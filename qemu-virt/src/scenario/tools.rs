@@ -267,7 +267,14 @@ impl Opener<'_> {
         let theirs = drgn(vmcore, self.symbols, inside::DRGN)?;
         std::fs::write(self.place.file(&format!("{name}.txt")), &theirs)?;
         let crash = std::fs::read_to_string(self.place.file(&format!("{crash}.txt")))?;
-        inside::same(dist, vmcore, &theirs, &crash)
+        let serial = std::fs::read(self.place.file("serial.log"))?;
+        inside::same(
+            dist,
+            vmcore,
+            &theirs,
+            &crash,
+            &String::from_utf8_lossy(&serial),
+        )
     }
 
     fn crash_native(&self, vmcore: &Path, name: &str) -> Result<String> {
