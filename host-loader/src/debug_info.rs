@@ -1,12 +1,56 @@
-//! Where a kernel with debug information lies, and whether it is the one that crashed.
+//! Where a kernel with debug information lies, whether it is the one that crashed, and what it
+//! knows of the sources.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use object::read::{Object, ReadCache};
+use addr2line::Loader;
+use anyhow::{Context, Result, bail};
+use object::read::{Object, ObjectSymbol, ReadCache};
+
+use serde::Serialize;
 
 use crate::error::Error;
+use crate::system::System;
 use crate::text;
+
+/// Where the debug information is.
+#[derive(clap::Args)]
+pub struct DebugArgs {
+    /// The kernel with debug symbols; without it the usual places are searched by build-id.
+    #[arg(long, value_name = "FILE")]
+    pub vmlinux: Option<PathBuf>,
+}
+
+impl DebugArgs {
+    /// The file: the one that was named, if it is this kernel, or one in the usual places.
+    ///
+    /// # Errors
+    /// If there is none, or it is another kernel's.
+    pub fn locate(&self, kernel: &Identity, system: &System) -> Result<PathBuf> {
+        let build_id = kernel.build_id.as_deref().unwrap_or("(unknown)");
+        let Some(given) = &self.vmlinux else {
+            return kernel.find(&system.path("/")).with_context(|| {
+                let places: Vec<_> = kernel.places().collect();
+                format!(
+                    "the debug symbols of {}, build-id {build_id}, are in none of /{}; install \
+                     them (Debian: linux-image-{}-dbg), or name the file with --vmlinux",
+                    kernel.release,
+                    places.join(", /"),
+                    kernel.release,
+                )
+            });
+        };
+        if !kernel.is_of(given)? {
+            bail!(
+                "{} is another kernel: its build-id is not {build_id}, that of the kernel that \
+                 crashed",
+                given.display()
+            );
+        }
+        Ok(given.clone())
+    }
+}
 
 /// Where distributions put it; `RELEASE` and `BUILD/ID` stand for the kernel's.
 ///
@@ -32,13 +76,13 @@ pub struct Identity {
 
 impl Identity {
     /// The file of this kernel with its debug information, in the usual places below `root`.
-    pub fn find(&self, root: &Path) -> Option<PathBuf> {
+    fn find(&self, root: &Path) -> Option<PathBuf> {
         let mut places = self.places().map(|place| root.join(place));
         places.find(|place| place.is_file() && self.is_of(place).unwrap_or(false))
     }
 
     /// The usual places, as paths without their first `/`.
-    pub fn places(&self) -> impl Iterator<Item = String> {
+    fn places(&self) -> impl Iterator<Item = String> {
         let split = self
             .build_id
             .as_deref()
@@ -56,7 +100,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be opened, [`Error::Content`] if it is no ELF file.
-    pub fn is_of(&self, path: &Path) -> Result<bool, Error> {
+    fn is_of(&self, path: &Path) -> Result<bool, Error> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let cache = ReadCache::new(file);
         let object = object::File::parse(&cache).map_err(|why| Error::Content {
@@ -69,5 +113,177 @@ impl Identity {
             (Some(wanted), Some(own)) => *wanted == own,
             _ => true,
         })
+    }
+}
+
+/// Where an instruction is from.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Source {
+    /// The function, or the one that was inlined into it.
+    pub function: Option<String>,
+    /// The file, as the build named it.
+    pub file: String,
+    /// The line; 0 if the compiler made it up.
+    pub line: u32,
+}
+
+/// What a kernel's debug information knows of its sources.
+pub struct Sources {
+    loader: Loader,
+    /// How far KASLR moved the kernel.
+    offset: u64,
+    /// The folder in which it was built, which is nothing to anybody else.
+    built_in: String,
+}
+
+impl Sources {
+    /// Opens the debug information of a kernel that KASLR moved by `offset` bytes.
+    ///
+    /// # Errors
+    /// If the file has none.
+    pub fn open(vmlinux: &Path, offset: u64) -> Result<Self> {
+        let loader =
+            Loader::new(vmlinux).map_err(|why| anyhow::anyhow!("{}: {why}", vmlinux.display()))?;
+        let mut sources = Self {
+            loader,
+            offset,
+            built_in: String::new(),
+        };
+        // Every kernel has it in this file.
+        let known = sources
+            .of_symbol(vmlinux, "start_kernel")
+            .with_context(|| format!("{} has no debug information (DWARF)", vmlinux.display()))?;
+        sources.built_in = known
+            .strip_suffix("init/main.c")
+            .unwrap_or_default()
+            .to_owned();
+        Ok(sources)
+    }
+
+    /// The file that a symbol of the kernel is from.
+    fn of_symbol(&self, vmlinux: &Path, name: &str) -> Option<String> {
+        let cache = ReadCache::new(File::open(vmlinux).ok()?);
+        let object = object::File::parse(&cache).ok()?;
+        let symbol = object.symbol_by_name(name)?;
+        // The first instructions may be patched ones that the compiler tells nothing of.
+        let inside = symbol.address().wrapping_add(16);
+        let found = self.at(inside.wrapping_add(self.offset));
+        found.last().map(|source| source.file.clone())
+    }
+
+    /// Where the instruction at an address is from: what was inlined first, the function itself
+    /// last. Empty if that is not known.
+    pub fn at(&self, address: u64) -> Vec<Source> {
+        /// The most functions that are inlined into each other.
+        const DEEPEST: usize = 64;
+        let mut found = Vec::new();
+        let Ok(mut frames) = self.loader.find_frames(address.wrapping_sub(self.offset)) else {
+            return found;
+        };
+        while let (Ok(Some(frame)), true) = (frames.next(), found.len() < DEEPEST) {
+            let file = frame.location.as_ref().and_then(|place| place.file);
+            let Some(file) = file else { continue };
+            let name = frame
+                .function
+                .as_ref()
+                .and_then(|name| name.raw_name().ok());
+            found.push(Source {
+                function: name.map(|name| name.into_owned()),
+                file: file.strip_prefix(&self.built_in).unwrap_or(file).to_owned(),
+                line: frame.location.and_then(|place| place.line).unwrap_or(0),
+            });
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const ID: [u8; 20] = [0xab; 20];
+
+    /// An ELF file with nothing but a build-id.
+    fn vmlinux(id: [u8; 20]) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        // ET_EXEC for arm64; one program header behind this header.
+        file.extend([2, 0, 183, 0, 1, 0, 0, 0]);
+        file.extend([0, 64, 0].map(u64::to_le_bytes).concat());
+        file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0]);
+        // PT_NOTE: 36 bytes behind it.
+        file.extend([4, 0, 0, 0, 4, 0, 0, 0]);
+        file.extend([120, 0, 0, 36, 36, 4].map(u64::to_le_bytes).concat());
+        file.extend([4, 20, 3].map(u32::to_le_bytes).concat());
+        file.extend(b"GNU\0");
+        file.extend(id);
+        file
+    }
+
+    fn kernel() -> Identity {
+        Identity {
+            release: "6.12.0".to_owned(),
+            build_id: Some("ab".repeat(20)),
+        }
+    }
+
+    fn given(vmlinux: &Path) -> DebugArgs {
+        DebugArgs {
+            vmlinux: Some(vmlinux.to_owned()),
+        }
+    }
+
+    #[test]
+    fn only_the_kernel_that_crashed_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let place = |place: &str, id| {
+            let path = root.path().join(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, vmlinux(id)).unwrap();
+            path
+        };
+        assert_eq!(kernel().find(root.path()), None);
+        place("usr/lib/debug/boot/vmlinux-6.12.0", [0xcd; 20]);
+        place("boot/vmlinux-6.12.1", ID);
+        assert_eq!(kernel().find(root.path()), None);
+        let plain = place("boot/vmlinux-6.12.0", ID);
+        assert_eq!(kernel().find(root.path()), Some(plain));
+        let by_id = format!("usr/lib/debug/.build-id/ab/{}.debug", "ab".repeat(19));
+        let by_id = place(&by_id, ID);
+        assert_eq!(kernel().find(root.path()), Some(by_id));
+    }
+
+    #[test]
+    fn what_is_named_must_be_that_kernel() {
+        let root = tempfile::tempdir().unwrap();
+        let system = System::new(root.path());
+        let path = root.path().join("vmlinux");
+        let locate = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            let found = given(&path).locate(&kernel(), &system);
+            found.map_err(|why| why.to_string())
+        };
+        assert_eq!(locate(&vmlinux(ID)), Ok(path.clone()));
+        for (bytes, told) in [
+            (vmlinux([0xcd; 20]), "is another kernel"),
+            (b"#!/bin/sh".to_vec(), "expected a kernel as ELF file"),
+        ] {
+            let why = locate(&bytes).unwrap_err();
+            assert!(why.contains(told), "{why}");
+        }
+        let none = DebugArgs { vmlinux: None };
+        let why = none.locate(&kernel(), &system).unwrap_err().to_string();
+        assert!(why.contains("/boot/vmlinux-6.12.0; install them"), "{why}");
+    }
+
+    #[test]
+    fn a_kernel_without_debug_information() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmlinux");
+        fs::write(&path, vmlinux(ID)).unwrap();
+        let why = Sources::open(&path, 0).map(|_| ()).unwrap_err().to_string();
+        assert!(why.contains("has no debug information"), "{why}");
     }
 }

@@ -29,7 +29,7 @@ pub struct Openers {
     /// What crash must be told.
     pub crash_option: Option<String>,
     /// KERNELOFFSET: how far KASLR moved the kernel.
-    kernel_offset: u64,
+    pub kernel_offset: u64,
 }
 
 impl Openers {

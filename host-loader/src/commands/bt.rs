@@ -4,8 +4,10 @@ use anyhow::{Result, bail};
 use kdraw_kernel::Kernel;
 
 use super::dump_args::{DumpArgs, numbered};
+use crate::debug_info::{DebugArgs, Sources};
 use crate::exit::Verdict;
 use crate::inside::stacks::{Traced, Tracer};
+use crate::openers::Openers;
 use crate::report::stacks;
 use crate::system::System;
 
@@ -19,6 +21,7 @@ use crate::system::System;
 #[command(after_help = "Examples:
   kdraw bt vmcore
   kdraw bt -a -r vmcore
+  kdraw bt -l vmcore                  # with source lines, if debug symbols are installed
   kdraw bt vmcore 1 2 817")]
 pub struct Args {
     #[command(flatten)]
@@ -35,6 +38,12 @@ pub struct Args {
     /// Shows the registers wherever an exception interrupted.
     #[arg(short, long)]
     registers: bool,
+    /// Shows source files and lines, and inlined functions, of the kernel itself by its debug
+    /// symbols.
+    #[arg(short, long)]
+    lines: bool,
+    #[command(flatten)]
+    debug: DebugArgs,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -46,9 +55,17 @@ pub struct Args {
 /// If the dump cannot be read, or there is no such task.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     args.dump.with_kernel(system, |kernel| {
-        let (traced, troubles) = traced(args, kernel)?;
+        let (mut traced, troubles) = traced(args, kernel)?;
         for why in &troubles {
             eprintln!("{why}");
+        }
+        if args.lines || args.debug.vmlinux.is_some() {
+            let openers = Openers::from_notes(kernel.notes());
+            let vmlinux = args.debug.locate(&openers.kernel, system)?;
+            let sources = Sources::open(&vmlinux, openers.kernel_offset)?;
+            for traced in &mut traced {
+                traced.add_sources(&sources);
+            }
         }
         if args.json {
             println!("{}", serde_json::to_string_pretty(&traced)?);

@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
 
+use crate::debug_info::DebugArgs;
 use crate::exit::Verdict;
 use crate::input::Vmcore;
 use crate::openers::{Openers, Reader};
@@ -36,9 +37,8 @@ pub struct Args {
     /// The tool.
     #[arg(long, value_enum, value_name = "TOOL")]
     with: Reader,
-    /// The kernel with debug symbols; without it the usual places are searched.
-    #[arg(long, value_name = "FILE")]
-    vmlinux: Option<PathBuf>,
+    #[command(flatten)]
+    debug: DebugArgs,
     /// The tool's program, if it has not its usual name.
     #[arg(long, value_name = "FILE")]
     program: Option<String>,
@@ -64,7 +64,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     };
     let vmcore = Vmcore::open(path)?;
     let openers = Openers::from_notes(vmcore.notes());
-    let vmlinux = vmlinux(args, &openers, system)?;
+    let vmlinux = args.debug.locate(&openers.kernel, system)?;
     let needs_elf = args.with == Reader::Gdb && vmcore.format() != "elf";
     let converted = match needs_elf && !args.print {
         true => Some(converted(&vmcore, path)?),
@@ -91,32 +91,6 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         );
     }
     Err(why).with_context(|| format!("cannot run {command:?}"))
-}
-
-/// The kernel with its debug symbols.
-fn vmlinux(args: &Args, openers: &Openers, system: &System) -> Result<PathBuf> {
-    let kernel = &openers.kernel;
-    let build_id = kernel.build_id.as_deref().unwrap_or("(unknown)");
-    let Some(given) = &args.vmlinux else {
-        let root = system.path("/");
-        return kernel.find(&root).with_context(|| {
-            let places: Vec<_> = kernel.places().collect();
-            format!(
-                "the debug symbols of {}, build-id {build_id}, are in none of /{}; install them \
-                 (Debian: linux-image-{}-dbg), or name the file with --vmlinux",
-                kernel.release,
-                places.join(", /"),
-                kernel.release,
-            )
-        });
-    };
-    if !kernel.is_of(given)? {
-        bail!(
-            "{} is another kernel: its build-id is not {build_id}, that of the kernel that crashed",
-            given.display()
-        );
-    }
-    Ok(given.clone())
 }
 
 /// The vmcore as ELF, in a file without a name that the program inherits.

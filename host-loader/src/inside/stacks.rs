@@ -11,6 +11,8 @@ use kdraw_kernel::{Kernel, Place};
 use kdraw_linux::notes::{PrStatus, Registers};
 use serde::Serialize;
 
+use crate::debug_info::{Source, Sources};
+
 /// A task's stack.
 #[derive(Clone, Debug, Serialize)]
 pub struct Traced {
@@ -55,6 +57,9 @@ pub struct Line {
     pub exception: Option<String>,
     /// Registers, if it was interrupted.
     pub registers: Option<Regs>,
+    /// Where it is in the sources, what was inlined first; if debug information was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
 }
 
 /// Registers.
@@ -206,6 +211,15 @@ impl Traced {
         }
     }
 
+    /// Adds where the kernel's own frames are in the sources.
+    pub fn add_sources(&mut self, sources: &Sources) {
+        for line in self.frames.iter_mut().filter(|line| line.module.is_none()) {
+            // A return address is behind its call, which may be the last of its line.
+            let back = if line.interrupted { 0 } else { 4 };
+            line.sources = sources.at(line.pc.wrapping_sub(back));
+        }
+    }
+
     /// Whether the walk came to the stack's first frame.
     pub fn is_whole(&self) -> bool {
         matches!(self.end, "bottom" | "user")
@@ -267,6 +281,13 @@ impl Traced {
                 line.pc,
                 line.function_in_words()
             );
+            for (number, source) in line.sources.iter().enumerate() {
+                let is_own = number.saturating_add(1) == line.sources.len();
+                let inlined = source.function.as_ref().filter(|_| !is_own);
+                let inlined = inlined.map(|name| format!("  {name}, inlined"));
+                let inlined = inlined.unwrap_or_default();
+                let _ = writeln!(text, "       {}:{}{inlined}", source.file, source.line);
+            }
             if let Some(exception) = &line.exception {
                 let _ = writeln!(text, "     {exception}");
             }
@@ -350,6 +371,7 @@ impl Line {
             interrupted: frame.registers.is_some(),
             exception,
             registers: frame.registers.as_ref().map(Regs::new),
+            sources: Vec::new(),
         }
     }
 }

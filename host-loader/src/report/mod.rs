@@ -484,6 +484,7 @@ pub(crate) mod tests {
                 pstate: 5,
                 x: vec![0; 31],
             }),
+            sources: Vec::new(),
         };
         let stack = Traced {
             pid: 1,
