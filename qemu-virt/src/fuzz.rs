@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::run::{self, say};
-use crate::setup;
+use crate::{mutants, setup};
 
 /// How long `cargo xtask test --full` fuzzes each target, in seconds.
 pub const FULL_SECONDS: u32 = 300;
@@ -42,6 +42,16 @@ pub struct Args {
     /// How long each target is fuzzed.
     #[arg(long, value_name = "N", default_value_t = FULL_SECONDS, conflicts_with = "input")]
     seconds: u32,
+    /// Instead of that, breaks dumps of real kernels in so many ways, and runs the commands that
+    /// look into them: none may panic, take more than 10 s of a CPU, or more than 512 MiB.
+    #[arg(long, value_name = "N", conflicts_with_all = ["target", "seconds"])]
+    mutated: Option<u64>,
+    /// The number of the first mutant.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "mutated")]
+    first: u64,
+    /// Breaks these dumps: vmcores, partition images [default: a panic of each kernel is captured].
+    #[arg(long, value_name = "FILE", requires = "mutated")]
+    dump: Vec<PathBuf>,
 }
 
 /// The targets: each has a folder of seeds, as their test sees to.
@@ -63,6 +73,10 @@ fn corpus() -> PathBuf {
 ///
 /// When the fuzzer cannot be built, or an input breaks a target.
 pub fn main(args: &Args) -> Result<()> {
+    if let Some(count) = args.mutated {
+        say(mutants::play(count, args.first, &args.dump)?);
+        return Ok(());
+    }
     setup::ensure_build()?;
     let mut names = names();
     if let Some(target) = &args.target {

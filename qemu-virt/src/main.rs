@@ -23,6 +23,7 @@ mod kernel_module;
 mod man;
 mod material;
 mod memory;
+mod mutants;
 mod package;
 mod qemu;
 mod recording;

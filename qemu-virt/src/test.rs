@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::dist::Dist;
 use crate::scenario::tools::Readers;
 use crate::scenario::{self, Place, installed, matrix, refusals};
-use crate::{boards, checks, deny, dist, e2e, fuzz, package, run, setup, shipping};
+use crate::{boards, checks, deny, dist, e2e, fuzz, mutants, package, run, setup, shipping};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -175,7 +175,11 @@ fn fuzz_tests(args: &Args) -> Vec<Test<'static>> {
         name: format!("fuzz {target}"),
         work: Box::new(move || fuzz::play(&target, fuzz::FULL_SECONDS)),
     });
-    tests.collect()
+    let mutants = Test {
+        name: "fuzz mutants".into(),
+        work: Box::new(|| mutants::play(mutants::FULL, 0, &[])),
+    };
+    tests.chain([mutants]).collect()
 }
 
 /// Checks the linked payload.
