@@ -43,7 +43,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Bytes of all its slabs.
+    /// Bytes of all its slabs; a little less if one was allocated while memory was short.
     pub fn bytes(&self) -> Option<u64> {
         self.slabs.map(|slabs| slabs.saturating_mul(self.slab_size))
     }

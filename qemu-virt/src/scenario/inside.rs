@@ -11,11 +11,17 @@ use serde_json::Value;
 use crate::dist::Dist;
 use crate::run;
 
-/// What drgn is asked: the modules, and the frames of every task.
+/// What drgn is asked: the modules, the frames of every task, zones, slab caches, and how much
+/// memory was promised, of which crash leaves out what the CPUs had not added yet.
 pub const DRGN: &str = r#"
 import sys, drgn
+from drgn.helpers.linux import percpu, slab
+from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.list import list_for_each_entry
+from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.pid import for_each_task
+# A panic takes the other CPUs offline, with what they counted and kept.
+percpu.for_each_online_cpu = slab.for_each_online_cpu = for_each_possible_cpu
 prog = drgn.Program()
 prog.set_core_dump(sys.argv[1])
 prog.load_debug_info([sys.argv[2]])
@@ -34,6 +40,15 @@ def frames(name, trace):
 frames("panicked", prog.crashed_thread().stack_trace())
 for task in for_each_task(prog):
     frames(task.pid.value_(), prog.stack_trace(task))
+print("committed", percpu.percpu_counter_sum(prog["vm_committed_as"].address_of_()))
+for node in for_each_online_pgdat(prog):
+    for zone in node.node_zones:
+        if zone.present_pages:
+            marks = [mark.value_() for mark in zone._watermark][:3]
+            print("zone", zone.address_of_().value_(), zone.name.string_().decode(), zone.managed_pages.counter.value_(), *marks)
+for cache in slab.for_each_slab_cache(prog):
+    usage = slab.slab_cache_usage(cache)
+    print("slab", cache.value_(), usage.num_slabs, usage.num_objs, usage.active_objs, cache.name.string_().decode())
 "#;
 
 /// Frames by task: address, and function and offset.
@@ -53,7 +68,7 @@ pub fn same(dist: &Dist, vmcore: &Path, drgn: &str, crash: &str, serial: &str) -
 }
 
 /// What a command prints as JSON. Its exit code 1 is a finding, not a failure.
-fn asked(dist: &Dist, words: &[&str], vmcore: &Path, pids: &[u64]) -> Result<Value> {
+pub fn asked(dist: &Dist, words: &[&str], vmcore: &Path, pids: &[u64]) -> Result<Value> {
     let mut command = Command::new(&dist.kdraw);
     command.args(words).arg("--json").arg(vmcore);
     let output = command.args(pids.iter().map(u64::to_string)).output()?;

@@ -28,6 +28,7 @@ mod inside;
 pub mod installed;
 pub mod kdump;
 pub mod matrix;
+mod memory_use;
 pub mod panics;
 pub mod place;
 pub mod refusals;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::evidence::{Found, convert};
 use super::result::Outcome;
-use super::{KernelChoice, Panic, Place, Scenario, inside, panics};
+use super::{KernelChoice, Panic, Place, Scenario, inside, memory_use, panics};
 use crate::compare::Vmcore;
 use crate::dist::Dist;
 use crate::kernel_module;
@@ -268,13 +268,13 @@ impl Opener<'_> {
         std::fs::write(self.place.file(&format!("{name}.txt")), &theirs)?;
         let crash = std::fs::read_to_string(self.place.file(&format!("{crash}.txt")))?;
         let serial = std::fs::read(self.place.file("serial.log"))?;
-        inside::same(
-            dist,
-            vmcore,
-            &theirs,
-            &crash,
-            &String::from_utf8_lossy(&serial),
-        )
+        let serial = String::from_utf8_lossy(&serial);
+        let same = inside::same(dist, vmcore, &theirs, &crash, &serial)?;
+        let program = Command::new(material::crash_native()?);
+        let commands = memory_use::CRASH_SLABS;
+        let slabs = self::crash(program, vmcore, self.symbols, self.info, commands)?;
+        let memory = memory_use::same(dist, vmcore, &theirs, &crash, &slabs)?;
+        Ok(format!("{same}, {memory}"))
     }
 
     fn crash_native(&self, vmcore: &Path, name: &str) -> Result<String> {
