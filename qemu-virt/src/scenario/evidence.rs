@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use kdraw_guest::pattern::{MARKERS, PAGE_SIZE};
 use kdraw_linux::classify::{DumpLevel, PageClass};
+use serde_json::Value;
 
 use super::boot::{self, Boot};
+use super::panics::Told;
 use super::result::Outcome;
 use super::{Loader, Place, Scenario};
 use crate::compare::Vmcore;
@@ -102,6 +104,7 @@ pub fn check_dump(
             "culprit",
             told_in(&path.with_file_name("dmesg.txt"), panic.culprit),
         );
+        outcome.check_result("diagnosis", diagnosis(dist, &path, &panic.report));
         let elf = place.file("vmcore.elf");
         let converted = convert(dist, &["--format", "elf"], &path, &elf);
         outcome.check_result("convert", converted.map(|()| "to ELF".into()));
@@ -129,6 +132,41 @@ pub fn check_dump(
         }
     }
     Ok(found)
+}
+
+/// Checks what `kdraw report` says of a vmcore; returns its sentence.
+fn diagnosis(dist: &Dist, vmcore: &Path, told: &Told) -> Result<String> {
+    // Something may be lacking, by its exit code.
+    let mut command = Command::new(&dist.kdraw);
+    let output = command.args(["report", "--json"]).arg(vmcore).output()?;
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        format!("{}: {errors}", run::shown(&command))
+    })?;
+    let found = &report["diagnosis"];
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let sentence = word(&found["sentence"]);
+    let mut rest = sentence.as_str();
+    for part in told.sentence {
+        let behind = rest.split_once(part).map(|(_, behind)| behind);
+        rest = behind.with_context(|| format!("{sentence:?} lacks {part:?}"))?;
+    }
+    let culprit = &found["culprit"];
+    let culprit = match word(&culprit["function"]) {
+        function if function.is_empty() => word(&culprit["task"]),
+        function => function,
+    };
+    let (kind, signature) = (word(&found["kind"]), word(&found["signature"]));
+    ensure!(
+        kind == told.kind && culprit == told.culprit,
+        "{sentence:?} is told as {kind:?} by {culprit:?}"
+    );
+    ensure!(
+        told.signature.is_empty() || signature == told.signature,
+        "{sentence:?} has the signature {signature}, and not {}",
+        told.signature
+    );
+    Ok(format!("{signature}: {sentence}"))
 }
 
 /// Extracts the dump of an image with the tool of this machine; returns the vmcore's path.

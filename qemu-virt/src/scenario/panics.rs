@@ -75,9 +75,23 @@ pub struct Way {
     pub reason: &'static str,
     /// The function or the task to which a person would trace the panic; the log tells it.
     pub culprit: &'static str,
+    /// What `kdraw report` says.
+    pub report: Told,
     /// Functions on the stack of the panicking task, the innermost first. Not the caller of a
     /// function without a frame of its own: only DWARF tells that.
     pub frames: &'static [&'static str],
+}
+
+/// What `kdraw report` must say of a way to panic, on every kernel.
+pub struct Told {
+    /// The kind's word.
+    pub kind: &'static str,
+    /// The culprit: its function, or else its task.
+    pub culprit: &'static str,
+    /// Parts of the sentence, in their order.
+    pub sentence: &'static [&'static str],
+    /// The signature, whatever the kernel; empty where kernels differ in their functions.
+    pub signature: &'static str,
 }
 
 /// What the rows of the table have in common.
@@ -88,6 +102,12 @@ const WAY: Way = Way {
     on_any_cpu: false,
     reason: "",
     culprit: "",
+    report: Told {
+        kind: "",
+        culprit: "",
+        sentence: &[],
+        signature: "",
+    },
     frames: &[],
 };
 
@@ -127,6 +147,15 @@ impl Panic {
                 // `sysrq_handle_crash` ends with the call of `panic`, which does not return: the log
                 // names the function behind it.
                 culprit: "__handle_sysrq",
+                report: Told {
+                    kind: "sysrq",
+                    culprit: "sysrq_handle_crash",
+                    sentence: &[
+                        "A user asked for the crash through sysrq, by kdraw-guest (PID ",
+                        ") on CPU ",
+                    ],
+                    signature: "7701947211fd9e66",
+                },
                 frames: &["__handle_sysrq", "write_sysrq_trigger"],
                 ..WAY
             },
@@ -135,6 +164,15 @@ impl Panic {
                 proof: "Unable to handle kernel NULL pointer dereference",
                 reason: "NULL pointer dereference at virtual address 0000000000000000",
                 culprit: "sysrq_handle_crash",
+                report: Told {
+                    kind: "null-dereference",
+                    culprit: "sysrq_handle_crash",
+                    sentence: &[
+                        "The kernel read from a NULL pointer in sysrq_handle_crash, called from __handle_sysrq, in task kdraw-guest (PID ",
+                        "; a user had asked for a crash through sysrq.",
+                    ],
+                    signature: "658b48e7ac1dec66",
+                },
                 frames: &["sysrq_handle_crash", "write_sysrq_trigger"],
                 ..WAY
             },
@@ -143,6 +181,15 @@ impl Panic {
                 proof: "pl011_int",
                 reason: "sysrq triggered crash",
                 culprit: "__handle_sysrq",
+                report: Told {
+                    kind: "sysrq",
+                    culprit: "sysrq_handle_crash",
+                    sentence: &[
+                        "A user asked for the crash through sysrq,",
+                        " in an interrupt on CPU ",
+                    ],
+                    signature: "",
+                },
                 frames: &["__handle_sysrq", "pl011_int"],
                 ..WAY
             },
@@ -150,6 +197,14 @@ impl Panic {
                 proof: "pc : panics_set_reading",
                 reason: "NULL pointer dereference at virtual address 0000000000000040",
                 culprit: "panics_set_reading",
+                report: Told {
+                    kind: "null-dereference",
+                    culprit: "panics_set_reading",
+                    sentence: &[
+                        "The kernel wrote to a field at offset 0x40 of a NULL pointer in panics_set_reading (module kdraw_panics), called from panics_null_field, in task kdraw-guest (PID ",
+                    ],
+                    signature: "7237f423b2de9f85",
+                },
                 frames: &["panics_set_reading", "panics_set"],
                 ..WAY
             },
@@ -157,6 +212,14 @@ impl Panic {
                 proof: "pc : panics_first_letter",
                 reason: "kernel paging request at virtual address fffffffffffffff4",
                 culprit: "panics_first_letter",
+                report: Told {
+                    kind: "error-pointer",
+                    culprit: "panics_first_letter",
+                    sentence: &[
+                        "The kernel read from an error number (-12, ENOMEM) taken for a pointer in panics_first_letter (module kdraw_panics), called from panics_read_gauge, in task kdraw-guest (PID ",
+                    ],
+                    signature: "45e1a876ec5e513e",
+                },
                 frames: &[
                     "panics_first_letter",
                     "panics_open_gauge",
@@ -169,6 +232,15 @@ impl Panic {
                 proof: "pc : panics_bug",
                 reason: "kernel BUG at kdraw_panics.c:",
                 culprit: "panics_bug",
+                report: Told {
+                    kind: "bug",
+                    culprit: "panics_bug",
+                    sentence: &[
+                        "The kernel hit a BUG() at kdraw_panics.c:",
+                        " in panics_bug (module kdraw_panics), called from panics_set, in task kdraw-guest (PID ",
+                    ],
+                    signature: "388148d62150427b",
+                },
                 frames: &["panics_bug", "param_attr_store"],
                 ..WAY
             },
@@ -176,6 +248,14 @@ impl Panic {
                 proof: "pc : __list_del_entry_valid",
                 reason: "kernel BUG at lib/list_debug.c:",
                 culprit: "panics_unlink",
+                report: Told {
+                    kind: "list-corruption",
+                    culprit: "panics_unlink",
+                    sentence: &[
+                        "The kernel found a linked list corrupted when an entry was removed in panics_unlink (module kdraw_panics), called from panics_list_corruption, in task kdraw-guest (PID ",
+                    ],
+                    signature: "a76d487f6a6150e9",
+                },
                 frames: &["panics_unlink", "panics_list_corruption", "panics_set"],
                 ..WAY
             },
@@ -187,6 +267,15 @@ impl Panic {
                 reason: "kernel stack overflow",
                 culprit: "panics_recurse",
                 // crash shows no more of 6.1: it does not leave the overflow stack there.
+                report: Told {
+                    kind: "stack-overflow",
+                    culprit: "panics_recurse",
+                    sentence: &[
+                        "The kernel's stack overflowed: panics_recurse (module kdraw_panics), called from panics_stack_overflow, called itself ",
+                        " times, in task kdraw-guest (PID ",
+                    ],
+                    signature: "0445fd0b4c303562",
+                },
                 frames: &["__crash_kexec"],
                 ..WAY
             },
@@ -198,6 +287,16 @@ impl Panic {
                 proof: "watchdog: BUG: soft lockup - CPU#",
                 reason: "softlockup: hung tasks",
                 culprit: "panics_soft_lockup",
+                report: Told {
+                    kind: "soft-lockup",
+                    culprit: "panics_soft_lockup",
+                    sentence: &[
+                        "was stuck for ",
+                        " s in panics_soft_lockup (module kdraw_panics), called from panics_set, in task kdraw-guest (PID ",
+                        "; the soft-lockup watchdog panicked.",
+                    ],
+                    signature: "cd0827f1886f1a87",
+                },
                 frames: &[
                     "watchdog_timer_fn",
                     "panics_soft_lockup",
@@ -214,6 +313,15 @@ impl Panic {
                 proof: "panics_rcu_stall+",
                 reason: "RCU Stall",
                 culprit: "panics_rcu_stall",
+                report: Told {
+                    kind: "rcu-stall",
+                    culprit: "panics_rcu_stall",
+                    sentence: &[
+                        "was stuck in panics_rcu_stall (module kdraw_panics), called from panics_set, in task kdraw-guest (PID ",
+                        ", so that RCU could not go on;",
+                    ],
+                    signature: "8b53dc8b08ff7aa7",
+                },
                 frames: &[
                     "rcu_sched_clock_irq",
                     "panics_rcu_stall",
@@ -230,6 +338,17 @@ impl Panic {
                 on_any_cpu: true,
                 reason: "hung_task: blocked tasks",
                 culprit: "panics_hold",
+                report: Told {
+                    kind: "hung-task",
+                    culprit: "panics_hold",
+                    sentence: &[
+                        "Task panics_waiter (PID ",
+                        ") was blocked for ",
+                        " s on a mutex held by panics_holder (PID ",
+                        "), which sleeps in panics_hold (module kdraw_panics); the hung-task detector panicked.",
+                    ],
+                    signature: "f4e1c462419c1501",
+                },
                 frames: &["watchdog", "kthread"],
                 ..WAY
             },
@@ -239,6 +358,15 @@ impl Panic {
                 proof: "out_of_memory+",
                 reason: "Out of memory: system-wide panic_on_oom is enabled",
                 culprit: "kdraw-guest",
+                report: Told {
+                    kind: "out-of-memory",
+                    culprit: "kdraw-guest",
+                    sentence: &[
+                        "Memory ran out while kdraw-guest (PID ",
+                        " MiB resident, the most of all) was allocating, and vm.panic_on_oom is set.",
+                    ],
+                    signature: "f481c63c29bc3f5e",
+                },
                 frames: &["out_of_memory", "do_page_fault"],
                 ..WAY
             },
@@ -247,6 +375,12 @@ impl Panic {
                 proof: "Attempted to kill init!",
                 reason: "Attempted to kill init! exitcode=0x00000700",
                 culprit: "kdraw-guest",
+                report: Told {
+                    kind: "init-died",
+                    culprit: "kdraw-guest",
+                    sentence: &["Process 1 (kdraw-guest) ended with exit code 7"],
+                    signature: "5a409beddfd5a062",
+                },
                 frames: &["do_exit", "do_group_exit"],
                 ..WAY
             },
