@@ -51,6 +51,13 @@ fn a_dump_is_extracted_once_and_the_slot_is_free_then() {
     let metadata: serde_json::Value = serde_json::from_slice(&first[2]).unwrap();
     assert_eq!(metadata["missing_frames"], 0);
     assert_eq!(metadata["black_box"]["reason"], REASON);
+    // Of memory without a kernel there is a report, too.
+    let page = fs::read_to_string(dump.join("report.html")).unwrap();
+    assert!(page.contains("This report lacks"), "{page}");
+    let report = fs::read(dump.join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["capture"]["by_kdraw"], true);
+    assert_eq!(report["identity"]["release"], "6.1.0-test-arm64");
 
     // Again: the folder is there, nothing is touched, nothing is marked, nothing is left over.
     let (code, text) = run(&["extract", image_name, "-o", out_name]);

@@ -19,6 +19,9 @@ use crate::text;
 
 /// Save dumps as vmcore, dmesg.txt and metadata.json, and mark them as extracted.
 ///
+/// Beside them is what happened: report.html for people, report.json for programs, as by
+/// `kdraw report`.
+///
 /// Takes every dump that was not extracted yet. Exit code 1 if something of a dump is lost, or
 /// there is none.
 #[derive(clap::Args)]
@@ -176,6 +179,10 @@ pub fn print(done: &Extracted) {
     }
     if let Some(option) = &metadata.crash_option {
         println!("  crash      needs {option}");
+    }
+    match &done.report {
+        Ok(sentence) => println!("  report     {sentence}"),
+        Err(why) => println!("  no report  {why}"),
     }
     for loss in &metadata.losses {
         println!("  lost       {loss}");

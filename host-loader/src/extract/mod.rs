@@ -1,4 +1,6 @@
-//! A dump becomes a folder: the vmcore, `dmesg.txt`, `open.txt`, `metadata.json`.
+//! A dump becomes a folder: the vmcore, `dmesg.txt`, `open.txt`, `metadata.json`, and what
+//! [`crate::report`] makes of it: `report.html`, `report.json`. Without these two it is extracted
+//! all the same.
 //!
 //! The order is: scan (every checksum is checked), lay out, write into a temporary folder, flush,
 //! rename, flush the parent; only then may the slot be marked. Nothing that exists is touched.
@@ -16,12 +18,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use kdraw_format::layout::SlotPlace;
+use kdraw_kernel::Options;
 
 use crate::error::Error;
 use crate::openers::Openers;
 use crate::output::sink::{Flattened, SparseFile};
 use crate::output::{Format, Progress, WriteError};
 use crate::partition::DumpPartition;
+use crate::report::capture::Capture;
+use crate::report::{Report, html};
 use crate::scan::Scan;
 use crate::text;
 use dump_memory::DumpMemory;
@@ -71,6 +76,8 @@ pub struct Extracted {
     pub folder: PathBuf,
     /// What is in metadata.json.
     pub metadata: Metadata,
+    /// What happened, in one sentence; or why there is no report.
+    pub report: Result<String, String>,
 }
 
 /// Extracts the dump in `slot` into a folder below `into`, which is made.
@@ -125,6 +132,7 @@ pub fn extract(
     let metadata = Metadata::new(partition, &scan, wanted, &core, &log);
     let json = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
     write_new(&partial.path.join("metadata.json"), &json)?;
+    let report = write_report(&partial.path, partition, &scan, &metadata, &name);
     sync_folder(&partial.path)?;
     partial.publish(&folder)?;
     sync_folder(into)?;
@@ -133,7 +141,41 @@ pub fn extract(
     if let Some(parent) = absolute.parent() {
         sync_folder(parent)?;
     }
-    Ok(Extracted { folder, metadata })
+    Ok(Extracted {
+        folder,
+        metadata,
+        report,
+    })
+}
+
+/// Writes the report in both forms; returns its sentence. No trouble with it, not even a fault of
+/// its own, costs the dump.
+fn write_report(
+    folder: &Path,
+    partition: &DumpPartition,
+    scan: &Scan,
+    metadata: &Metadata,
+    name: &str,
+) -> Result<String, String> {
+    let make = || {
+        let mut capture = Capture::of_slot(partition, scan);
+        capture.losses.clone_from(&metadata.losses);
+        let name = name.to_owned();
+        let report = Report::of_slot(partition, scan, capture, name, Options::default());
+        let json = serde_json::to_vec_pretty(&report).unwrap_or_default();
+        (report.sentence().to_owned(), html::page(&report), json)
+    };
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make));
+    let (sentence, page, json) = made.map_err(|_| "it failed; this is a bug".to_owned())?;
+    for (file, bytes) in [("report.html", page.as_bytes()), ("report.json", &json)] {
+        let path = folder.join(file);
+        write_new(&path, bytes).map_err(|why| {
+            // Half a report is none.
+            let _ = fs::remove_file(&path);
+            why.to_string()
+        })?;
+    }
+    Ok(sentence)
 }
 
 /// Writes the vmcore of the dump in `slot` to `out` as a flattened stream; nothing else comes of

@@ -378,12 +378,14 @@ impl Report {
             let why = format!("{} records cannot be read", log.unreadable);
             report.lack("log", why);
         }
-        if report.diagnosis.sentence.is_none() {
+        let kind = report.diagnosis.kind.as_deref();
+        if kind.is_none_or(|kind| kind == "unknown") {
             // In the kernel's own words.
             let logged = report.log.as_ref().and_then(|log| log.reason.clone());
             let noted = report.capture.told.reason.as_ref();
             let noted = noted.map(|reason| reason.trim().to_owned());
-            report.diagnosis.sentence = logged.or(noted);
+            let words = logged.or(noted);
+            report.diagnosis.sentence = words.or(report.diagnosis.sentence);
         }
         report
             .identity
