@@ -51,7 +51,7 @@ pub(crate) fn all(kernel: &Kernel<'_>) -> BTreeMap<u32, Saved> {
         Ok(Areas::Sections(areas, _)) => {
             // At the same distance in every CPU's chunk; not every CPU may have stopped.
             let found = areas.values().find_map(|start| {
-                let first = start.next_multiple_of(BUFFER as u64);
+                let first = start.checked_next_multiple_of(BUFFER as u64)?;
                 let mut places = (0..REACH).step_by(BUFFER);
                 let place = places.find(|place| read(kernel, first.wrapping_add(*place)).is_some());
                 place.map(|place| first.wrapping_add(place).wrapping_sub(*start))

@@ -360,18 +360,25 @@ impl Report {
             modules: None,
             capture,
         };
-        match pieces.memory {
-            Some(memory) => match Kernel::open(memory, pieces.notes, pieces.options) {
-                Ok(kernel) => report.look_into(&kernel),
-                Err(why) => report.lack("kernel", why),
-            },
-            None => report.lack("kernel", "the dump's memory cannot be read"),
-        }
-        if let Some(saved) = pieces.saved_log.filter(|_| report.log.is_none()) {
-            let text = String::from_utf8_lossy(&saved.text);
-            if !text.is_empty() {
-                report.diagnosis = Diagnosis::new(&kernel::Diagnosis::of_log(&text));
+        let saved = pieces.saved_log.filter(|saved| !saved.text.is_empty());
+        let text = saved
+            .as_ref()
+            .map(|saved| String::from_utf8_lossy(&saved.text));
+        let kernel = match pieces.memory {
+            Some(memory) => {
+                Kernel::open(memory, pieces.notes, pieces.options).map_err(|why| why.to_string())
             }
+            None => Err("the dump's memory cannot be read".to_owned()),
+        };
+        match (kernel, &text) {
+            (Ok(kernel), text) => report.look_into(&kernel, text.as_deref()),
+            (Err(why), text) => {
+                report.lack("kernel", why);
+                let found = text.as_ref().map(|text| kernel::Diagnosis::of_log(text));
+                report.diagnosis = found.as_ref().map(Diagnosis::new).unwrap_or_default();
+            }
+        }
+        if let Some(saved) = saved.filter(|_| report.log.is_none()) {
             report.log = Log::saved(&saved);
         }
         if let Some(log) = report.log.as_ref().filter(|log| log.unreadable > 0) {
@@ -399,7 +406,8 @@ impl Report {
         self.lacking.push(Lack { part, why });
     }
 
-    fn look_into(&mut self, kernel: &Kernel<'_>) {
+    /// Takes in what the kernel tells; `saved` is its log where the kernel's own is lost.
+    fn look_into(&mut self, kernel: &Kernel<'_>, saved: Option<&str>) {
         if let Some(why) = kernel.symbols_trouble() {
             self.lack("symbols", why);
         }
@@ -416,10 +424,12 @@ impl Report {
         if !self.stacks.is_empty() && self.stacks.iter().all(|stack| !stack.panicked) {
             self.lack("stacks", "which CPU panicked is not known");
         }
-        let found = kernel::Diagnosis::of(kernel);
-        if self.log.is_some() {
-            self.diagnosis = Diagnosis::new(&found);
-        }
+        let lines = match (&self.log, saved) {
+            (None, Some(saved)) => kdraw_kernel::log::lines(saved),
+            _ => kernel.newest_log(),
+        };
+        let found = kernel::Diagnosis::with_log(kernel, lines);
+        self.diagnosis = Diagnosis::new(&found);
         self.blocked = found
             .blocked
             .as_ref()
