@@ -278,7 +278,7 @@ impl Comparison {
                             @for (number, dump) in group.dumps.iter().filter_map(|number| Some((number, self.dumps.get(*number)?))) {
                                 tr {
                                     td.n { (place(*number)) }
-                                    td { (dump.crashed.as_deref().unwrap_or("not known")) }
+                                    td.when { (dump.crashed.as_deref().unwrap_or("not known")) }
                                     td { (dump.dump) }
                                     td.n { (dump.lacking) }
                                 }
