@@ -1,6 +1,6 @@
 //! A dump to look into, whatever holds it: a slot of a partition, or a vmcore.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kdraw_format::slot::Outcome;
@@ -16,6 +16,14 @@ use crate::scan::Scan;
 use crate::source::Access;
 use crate::summary::SlotSummary;
 use crate::system::System;
+
+/// The vmcore in the folder that `extract` made; anything else is itself.
+pub fn vmcore_at(path: &Path) -> PathBuf {
+    match path.is_dir() {
+        true => path.join("vmcore"),
+        false => path.to_owned(),
+    }
+}
 
 /// An opened dump.
 pub enum Dump {
@@ -42,9 +50,7 @@ impl Dump {
         slot: Option<u32>,
         partition: Option<u32>,
     ) -> Result<Self> {
-        // The folder that `extract` made.
-        let inside = path.join("vmcore");
-        let path = if path.is_dir() { &inside } else { path };
+        let path = &vmcore_at(path);
         if slot.is_none() && partition.is_none() {
             match Vmcore::open(path) {
                 Ok(vmcore) => {

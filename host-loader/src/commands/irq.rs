@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::dump_args::DumpArgs;
 use crate::exit::Verdict;
+use crate::inside::readable;
 use crate::system::System;
 
 /// List interrupts, how often each CPU took them, and who handled them.
@@ -123,14 +124,12 @@ fn ranges(numbers: &[u32]) -> String {
 /// If the dump cannot be read, or the interrupts cannot be found.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     args.dump.with_kernel(system, |kernel| {
-        let (mut interrupts, mut lost) = (Vec::new(), Vec::new());
-        for irq in irq::read(kernel)? {
-            match irq {
-                Ok(irq) if args.all || !irq.actions.is_empty() => interrupts.push(Line::new(irq)),
-                Ok(_) => {}
-                Err(why) => lost.push(why.to_string()),
-            }
-        }
+        let mut all = irq::read(kernel)?;
+        all.retain(|irq| match irq {
+            Ok(irq) => args.all || !irq.actions.is_empty(),
+            Err(_) => true,
+        });
+        let (interrupts, lost) = readable(all, Line::new);
         let shown = Shown {
             cpus: kernel.cpus().unwrap_or_default(),
             interrupts,

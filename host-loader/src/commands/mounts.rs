@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::dump_args::DumpArgs;
 use crate::exit::Verdict;
+use crate::inside::readable;
 use crate::system::System;
 
 /// List what was mounted where when the kernel crashed.
@@ -61,13 +62,7 @@ impl Line {
 /// If the dump cannot be read, or the mounts cannot be found.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     args.dump.with_kernel(system, |kernel| {
-        let (mut mounts, mut lost) = (Vec::new(), Vec::new());
-        for mount in mounts::read(kernel)? {
-            match mount {
-                Ok(mount) => mounts.push(Line::new(mount)),
-                Err(why) => lost.push(why.to_string()),
-            }
-        }
+        let (mounts, lost) = readable(mounts::read(kernel)?, Line::new);
         let shown = Shown { mounts, lost };
         if args.json {
             println!("{}", serde_json::to_string_pretty(&shown)?);

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::dump_args::DumpArgs;
 use crate::exit::Verdict;
+use crate::inside::readable;
 use crate::system::System;
 
 /// List network devices and their addresses.
@@ -71,13 +72,7 @@ impl Line {
 /// If the dump cannot be read, or the devices cannot be found.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     args.dump.with_kernel(system, |kernel| {
-        let (mut devices, mut lost) = (Vec::new(), Vec::new());
-        for device in net::read(kernel)? {
-            match device {
-                Ok(device) => devices.push(Line::new(device)),
-                Err(why) => lost.push(why.to_string()),
-            }
-        }
+        let (devices, lost) = readable(net::read(kernel)?, Line::new);
         let shown = Shown { devices, lost };
         if args.json {
             println!("{}", serde_json::to_string_pretty(&shown)?);

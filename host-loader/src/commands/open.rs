@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::debug_info::DebugArgs;
+use crate::dump::vmcore_at;
 use crate::exit::Verdict;
 use crate::input::Vmcore;
 use crate::openers::{Openers, Reader};
@@ -56,12 +57,7 @@ pub struct Args {
 /// If the vmcore cannot be read, the kernel's symbols or the program are not there, or the file
 /// of symbols is another kernel's.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
-    let inside = args.vmcore.join("vmcore");
-    let path = if args.vmcore.is_dir() {
-        &inside
-    } else {
-        &args.vmcore
-    };
+    let path = &vmcore_at(&args.vmcore);
     let vmcore = Vmcore::open(path)?;
     let openers = Openers::from_notes(vmcore.notes());
     let vmlinux = args.debug.locate(&openers.kernel, system)?;

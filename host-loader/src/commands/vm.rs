@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::dump_args::{DumpArgs, numbered};
 use crate::exit::Verdict;
+use crate::inside::readable;
 use crate::system::System;
 
 /// List what a process had mapped.
@@ -80,13 +81,7 @@ impl Line {
 impl Process {
     fn new(task: &Task<'_>, space: AddressSpace, page: u64) -> Self {
         let kib = |pages: u64| pages.saturating_mul(page / 1024);
-        let (mut mappings, mut lost) = (Vec::new(), Vec::new());
-        for mapping in space.mappings {
-            match mapping {
-                Ok(mapping) => mappings.push(Line::new(mapping)),
-                Err(why) => lost.push(why.to_string()),
-            }
-        }
+        let (mappings, lost) = readable(space.mappings, Line::new);
         Self {
             pid: task.pid,
             comm: task.comm.clone(),
