@@ -77,6 +77,8 @@ struct Original {
 #[derive(Default)]
 struct Worst {
     seconds: f64,
+    /// What took so long.
+    slowest: String,
     bytes: u64,
     /// With exit codes 0, 1, and 3.
     ends: [u64; 3],
@@ -117,7 +119,7 @@ pub fn play(count: u64, first: u64, dumps: &[PathBuf]) -> Result<String> {
                             Ok(_) => kept.display().to_string(),
                             Err(error) => error.to_string(),
                         };
-                        say(format!("mutant {number}: {error:#}\n  kept: {kept}"));
+                        say(format!("{error:#}\n  kept: {kept}"));
                         if let Ok(mut failures) = failures.lock() {
                             failures.push(number);
                         }
@@ -135,10 +137,11 @@ pub fn play(count: u64, first: u64, dumps: &[PathBuf]) -> Result<String> {
     let [whole, lossy, refused] = worst.ends;
     Ok(format!(
         "{count} mutants of {} dumps: {whole} commands found nothing amiss, {lossy} told losses, \
-         {refused} could not do it; at the most {:.1} s of a CPU, {} MiB",
+         {refused} could not do it; at the most {} MiB, and {:.1} s of a CPU: {}",
         originals.len(),
+        worst.bytes >> 20,
         worst.seconds,
-        worst.bytes >> 20
+        worst.slowest
     ))
 }
 
@@ -336,14 +339,20 @@ fn one(
     let what = original.mutate(&mut random, mutant)?;
     let other = IN_TURN[number as usize / originals.len() % IN_TURN.len()];
     for words in [ALWAYS, other] {
-        read(program, words, mutant, worst)
-            .with_context(|| format!("{what}; kdraw {}", words.join(" ")))?;
+        let what = format!("mutant {number}, {what}; kdraw {}", words.join(" "));
+        read(program, words, mutant, &what, worst).with_context(|| what.clone())?;
     }
     Ok(())
 }
 
 /// Runs a command on a mutant.
-fn read(program: &Path, words: &[&str], mutant: &Path, worst: &Mutex<Worst>) -> Result<()> {
+fn read(
+    program: &Path,
+    words: &[&str],
+    mutant: &Path,
+    what: &str,
+    worst: &Mutex<Worst>,
+) -> Result<()> {
     let errors = mutant.with_extension("stderr");
     let mut command = Command::new("prlimit");
     command
@@ -388,7 +397,10 @@ fn read(program: &Path, words: &[&str], mutant: &Path, worst: &Mutex<Worst>) -> 
         text.trim()
     );
     if let Ok(mut worst) = worst.lock() {
-        worst.seconds = worst.seconds.max(used.seconds);
+        if used.seconds > worst.seconds {
+            worst.seconds = used.seconds;
+            what.clone_into(&mut worst.slowest);
+        }
         worst.bytes = worst.bytes.max(used.bytes);
         let end = code.map_or(0, |code| code.min(2) as usize);
         worst.ends[end] += 1;

@@ -8,14 +8,15 @@
 //! | 1 | [`Class::KernelCore`] | page tables of the kernel; the image's data, the start of its rodata, `linux_banner`, the names of task states |
 //! | 2 | [`Class::KernelData`] | set aside at boot, but for image and memmap: per-CPU areas, nodes |
 //! | 3 | [`Class::KernelData`] | slab; what vmalloc maps, stacks foremost; the modules' data |
-//! | 4 | [`Class::Kernel`] | the rest of the image; the memmap |
-//! | 5 | [`Class::Kernel`] | other kernel pages |
-//! | 6–9 | [`Class::CachePrivate`] … [`Class::Free`] | what the dump level keeps of them |
+//! | 4 | [`Class::Kernel`] | the rest of rodata: the kernel's own symbols and types |
+//! | 5 | [`Class::Kernel`] | the rest of the image; the memmap |
+//! | 6 | [`Class::Kernel`] | other kernel pages |
+//! | 7–10 | [`Class::CachePrivate`] … [`Class::Free`] | what the dump level keeps of them |
 //!
 //! What a page is, its struct page alone tells: one that the page tables show in an area of step 1
 //! and that is user memory by its struct page goes with user memory, and broken or offline pages
 //! are never read. One bit for each frame marks the areas of a step. Without memory for them,
-//! nothing lies in an area: there is no step 1, and step 4 comes with step 2. If pages cannot be
+//! nothing lies in an area: there is no step 1, and steps 4 and 5 come with step 2. If pages cannot be
 //! told apart at all, there is one step, [`Class::Unclassified`], of everything.
 
 use kdraw_format::addr::{FRAME_SIZE, KernelVirtAddr, PhysAddr, PhysRange};
@@ -48,6 +49,9 @@ const BLOCK: usize = 512;
 enum Area {
     /// Page tables, the image's data, and of its rodata what readers need first.
     Core,
+    /// What the image never writes to: kallsyms and BTF (`RO_DATA` of
+    /// `include/asm-generic/vmlinux.lds.h`).
+    Rodata,
     /// The image.
     Image,
     /// The struct pages.
@@ -67,10 +71,10 @@ struct Step {
     takes: &'static [(PageClass, bool)],
 }
 
-use Area::{Core, Image, Memmap, Vmalloc};
+use Area::{Core, Image, Memmap, Rodata, Vmalloc};
 
 /// Each page belongs to exactly one step.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         class: Class::KernelCore,
         marked: &[Core],
@@ -91,8 +95,14 @@ const STEPS: [Step; 9] = [
     },
     Step {
         class: Class::Kernel,
-        marked: &[Image, Memmap],
+        marked: &[Rodata],
         unmarked: &[Core],
+        takes: &[(PageClass::Reserved, true)],
+    },
+    Step {
+        class: Class::Kernel,
+        marked: &[Image, Memmap],
+        unmarked: &[Core, Rodata],
         takes: &[(PageClass::Reserved, true)],
     },
     Step {
@@ -163,6 +173,12 @@ impl<M: PhysMem> Judge<'_, M> {
         let limit = table_limit(layout, marks.bytes_of_evidence());
         let leaves = |range| Leaves::new(self.virt, range, limit);
         let image = || leaves(VirtRange::image(layout)).filter(|leaf| leaf.is_image(layout));
+        // What is read-only before the text is no rodata: the image's first code.
+        let rodata = || {
+            image()
+                .skip_while(|leaf| leaf.part() != ImagePart::Text)
+                .filter(|leaf| leaf.part() == ImagePart::ReadOnly)
+        };
         let mut set = |start, len| {
             if let Some(range) = PhysRange::with_len(start, len) {
                 marks.set(range, marked);
@@ -170,18 +186,14 @@ impl<M: PhysMem> Judge<'_, M> {
         };
         match area {
             Area::Core => {
-                // What is read-only before the text is no rodata: the image's first code.
-                let mut rodata = 0;
-                for leaf in image() {
-                    match leaf.part() {
-                        ImagePart::Data => set(leaf.mapping.pa, leaf.mapping.len),
-                        ImagePart::Text => rodata = RODATA_START,
-                        ImagePart::ReadOnly => {
-                            let len = leaf.mapping.len.min(rodata);
-                            rodata = rodata.saturating_sub(len);
-                            set(leaf.mapping.pa, len);
-                        }
-                    }
+                image()
+                    .filter(|leaf| leaf.part() == ImagePart::Data)
+                    .for_each(|leaf| set(leaf.mapping.pa, leaf.mapping.len));
+                let mut rest = RODATA_START;
+                for leaf in rodata() {
+                    let len = leaf.mapping.len.min(rest);
+                    rest = rest.saturating_sub(len);
+                    set(leaf.mapping.pa, len);
                 }
                 for at in sought.iter().flatten() {
                     let start = at.0.saturating_sub(AROUND) & !FRAME_SIZE.saturating_sub(1);
@@ -191,6 +203,7 @@ impl<M: PhysMem> Judge<'_, M> {
                 set(layout.root(), page_size);
                 PageTables::new(self.virt, limit).for_each(|table| set(table, page_size));
             }
+            Area::Rodata => rodata().for_each(|leaf| set(leaf.mapping.pa, leaf.mapping.len)),
             Area::Image => image().for_each(|leaf| set(leaf.mapping.pa, leaf.mapping.len)),
             Area::Memmap => self
                 .numbered("VMEMMAP_START", "VMEMMAP_END")

@@ -78,7 +78,7 @@ pub fn asked(dist: &Dist, words: &[&str], vmcore: &Path, pids: &[u64]) -> Result
 }
 
 /// What a command prints of the whole kernel.
-fn rows(dist: &Dist, words: &[&str], vmcore: &Path) -> Result<Vec<Value>> {
+pub fn rows(dist: &Dist, words: &[&str], vmcore: &Path) -> Result<Vec<Value>> {
     Ok(serde_json::from_value(asked(dist, words, vmcore, &[])?)?)
 }
 

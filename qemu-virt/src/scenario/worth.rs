@@ -1,6 +1,8 @@
 //! The order of worth: what a dump that was cut still gives, and what goes into a slot that is too
 //! small.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail, ensure};
 use kdraw_format::chunk::ClassSet;
 use kdraw_format::layout::BLOCK;
@@ -11,7 +13,7 @@ use kdraw_pipeline::worth::{class_of, kept_at};
 use super::again::{Again, Wish};
 use super::result::Outcome;
 use super::tools::{self, Foreign};
-use super::{evidence, unfinished};
+use super::{evidence, inside, unfinished};
 use crate::compare::Vmcore;
 use crate::disk::Disk;
 use crate::memory::Memory;
@@ -20,6 +22,9 @@ use crate::memory::Memory;
 const CUTS: [u64; 3] = [10, 25, 50];
 /// The cut from which on foreign readers find the tasks and the stack of the one that panicked.
 const READABLE: u64 = 25;
+/// The cut from which on `kdraw` finds the stacks of all tasks: the kernel's symbols and types are
+/// there.
+const READABLE_ALONE: u64 = 50;
 /// Slots in MiB.
 const SLOTS: [u64; 4] = [16, 32, 64, 128];
 /// Dump levels: what matters, and everything.
@@ -49,7 +54,15 @@ pub fn check_cuts(
             Ok(told)
         });
         outcome.check_result(&name, result);
-        if let (Some(whole), Some(rest)) = (&whole, extracted)
+        let Some(rest) = extracted else {
+            again.forget(&name)?;
+            continue;
+        };
+        if percent >= READABLE_ALONE {
+            let same = same_stacks(again, &rest.vmcore);
+            outcome.check_result(&format!("{name}-kdraw"), same);
+        }
+        if let Some(whole) = &whole
             && percent >= READABLE
         {
             let found = Foreign::new(again.scenario, &rest.vmcore, &rest.elf)?.tasks();
@@ -64,6 +77,19 @@ pub fn check_cuts(
         again.forget(&name)?;
     }
     Ok(())
+}
+
+/// Checks that `kdraw` finds in what is left of a dump the same stacks of the same tasks as in the
+/// whole one.
+fn same_stacks(again: &Again<'_>, rest: &Path) -> Result<String> {
+    let stacks = |vmcore: &Path| inside::rows(again.dist, &["bt", "--all"], vmcore);
+    let (whole, rest) = (stacks(&again.place.file("vmcore"))?, stacks(rest)?);
+    let mut pairs = whole.iter().zip(&rest);
+    let other = pairs.find(|(whole, rest)| whole != rest);
+    ensure!(other.is_none(), "of the whole dump, and of this: {other:?}");
+    let (tasks, found) = (whole.len(), rest.len());
+    ensure!(tasks == found && found > 0, "{found} stacks of {tasks}");
+    Ok(format!("{found} stacks as in the whole dump"))
 }
 
 /// Returns a disk with the first so many percent of the dump's bytes, and the header of a dump
