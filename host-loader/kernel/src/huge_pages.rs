@@ -6,6 +6,8 @@
 //!
 //! Source: `include/linux/hugetlb.h`, `mm/hugetlb.c`.
 
+use serde::Serialize;
+
 use crate::Kernel;
 use crate::object::{Error, Object};
 
@@ -13,7 +15,7 @@ use crate::object::{Error, Object};
 const MAX_SIZES: u64 = 8;
 
 /// Huge pages, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HugePages {
     /// Those there are.
     pub total: u64,

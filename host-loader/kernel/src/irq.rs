@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 
 use kdraw_linux::bytes::u64_at;
+use serde::Serialize;
 
 use crate::object::{Error, Object};
 use crate::{Kernel, xarray};
@@ -23,9 +24,10 @@ const MAX_ACTIONS: usize = 1024;
 const MAPLE_TAG: u64 = 0xff;
 
 /// An interrupt.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Irq {
     /// Linux's number.
+    #[serde(rename = "irq")]
     pub number: u64,
     /// Its `struct irq_desc`.
     pub desc: u64,
@@ -46,7 +48,7 @@ pub struct Irq {
 }
 
 /// Who handles an interrupt.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Action {
     /// Its `struct irqaction`.
     pub action: u64,

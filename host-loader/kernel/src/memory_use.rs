@@ -7,6 +7,8 @@
 //! Source: `fs/proc/meminfo.c`, `mm/show_mem.c`, `block/bdev.c` (`nr_blockdev_pages`),
 //! Documentation/filesystems/proc.rst.
 
+use serde::Serialize;
+
 use crate::Kernel;
 use crate::huge_pages::HugePages;
 use crate::object::{Error, Object};
@@ -18,7 +20,7 @@ const MAX_FILE_SYSTEMS: usize = 1 << 16;
 const MAX_INODES: usize = 1 << 20;
 
 /// What memory was used for, in bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryUse {
     /// What the page allocator has: RAM without the kernel's image and what was reserved at boot.
     pub total: u64,

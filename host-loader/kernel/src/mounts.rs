@@ -4,6 +4,8 @@
 //!
 //! Source: `fs/mount.h`, `include/linux/mount.h`.
 
+use serde::Serialize;
+
 use crate::Kernel;
 use crate::object::{Error, Object};
 use crate::path;
@@ -15,13 +17,14 @@ const MOUNT_READ_ONLY: u64 = 0x40;
 const BLOCK_READ_ONLY: u64 = 1;
 
 /// A mount.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Mount {
     /// Its `struct mount`.
     pub mount: u64,
     /// Its `struct super_block`.
     pub superblock: u64,
     /// The type of the file system, with its subtype: `ext4`, `fuse.sshfs`.
+    #[serde(rename = "type")]
     pub kind: String,
     /// What was mounted: a device, or what mount(8) was told.
     pub device: String,
@@ -48,8 +51,8 @@ pub fn read<'k>(kernel: &'k Kernel<'k>) -> Result<Vec<Result<Mount, Error>>, Err
             tree.take(MAX_MOUNTS).collect()
         }
     };
-    let own = |mount: Result<Object<'_>, Error>| mount.and_then(|mount| one(&mount));
-    Ok(found.into_iter().map(own).collect())
+    let own = |mount: Result<Object<'_>, Error>| mount.and_then(|mount| one(&mount)).transpose();
+    Ok(found.into_iter().filter_map(own).collect())
 }
 
 /// The first process's `struct mnt_namespace`; if it has none any more, the kernel's own.
@@ -63,12 +66,14 @@ fn namespace<'k>(kernel: &'k Kernel<'k>) -> Result<Object<'k>, Error> {
     namespaces.next().ok_or_else(lost)
 }
 
-fn one(mount: &Object<'_>) -> Result<Mount, Error> {
+/// Reads a mount. One without a superblock is none: the place where somebody who reads
+/// /proc/mounts stopped on the list (5.8 to 6.8, 9f6c61f96f2d).
+fn one(mount: &Object<'_>) -> Result<Option<Mount>, Error> {
     let lost = |what: &str| Error::NoSymbol(format!("a mount's {what}"));
     let visible = mount.field("mnt")?;
-    let block = visible
-        .follow("mnt_sb")?
-        .ok_or_else(|| lost("superblock"))?;
+    let Some(block) = visible.follow("mnt_sb")? else {
+        return Ok(None);
+    };
     let root = visible.follow("mnt_root")?.ok_or_else(|| lost("root"))?;
     let ty = block.follow("s_type")?.ok_or_else(|| lost("type"))?;
     let text = |of: &Object<'_>, member: &str| -> Result<String, Error> {
@@ -83,7 +88,7 @@ fn one(mount: &Object<'_>) -> Result<Mount, Error> {
     if !subtype.is_empty() {
         kind = format!("{kind}.{subtype}");
     }
-    Ok(Mount {
+    Ok(Some(Mount {
         mount: mount.address,
         superblock: block.address,
         kind,
@@ -91,5 +96,5 @@ fn one(mount: &Object<'_>) -> Result<Mount, Error> {
         directory: path::joined(root, Some(visible)),
         read_only: visible.get("mnt_flags")? & MOUNT_READ_ONLY != 0
             || block.get("s_flags")? & BLOCK_READ_ONLY != 0,
-    })
+    }))
 }

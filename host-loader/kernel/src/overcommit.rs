@@ -8,12 +8,14 @@
 //! Source: `mm/util.c`, `mm/swapfile.c`, `mm/vmalloc.c`,
 //! Documentation/mm/overcommit-accounting.rst.
 
+use serde::Serialize;
+
 use crate::Kernel;
 use crate::object::Error;
 use crate::operands::{self, Operand, loads, only};
 
 /// Room for pages that are not in RAM, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Swap {
     /// What there is.
     pub total: u64,

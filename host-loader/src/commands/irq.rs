@@ -31,75 +31,20 @@ pub struct Args {
 #[derive(Serialize)]
 struct Shown {
     cpus: Vec<u32>,
-    interrupts: Vec<Line>,
+    interrupts: Vec<Irq>,
     /// What could not be read.
     lost: Vec<String>,
 }
 
-/// An interrupt.
-#[derive(Serialize)]
-struct Line {
-    irq: u64,
-    /// Its `struct irq_desc`.
-    desc: u64,
-    chip: Option<String>,
-    hwirq: u64,
-    domain: Option<String>,
-    /// The function that takes it from the controller.
-    flow: Option<String>,
-    /// By CPU; nothing where that is not known.
-    counts: Vec<Option<u64>>,
-    /// CPUs that it may go to.
-    affinity: Option<Vec<u32>>,
-    actions: Vec<Handler>,
-}
-
-/// Who handles it.
-#[derive(Serialize)]
-struct Handler {
-    /// Its `struct irqaction`.
-    action: u64,
-    name: String,
-    handler: Option<String>,
-    thread: Option<String>,
-}
-
-impl Line {
-    fn new(irq: Irq) -> Self {
-        Self {
-            irq: irq.number,
-            desc: irq.desc,
-            chip: irq.chip,
-            hwirq: irq.hwirq,
-            domain: irq.domain,
-            flow: irq.flow,
-            counts: irq.counts,
-            affinity: irq.affinity,
-            actions: irq.actions.into_iter().map(Handler::new).collect(),
-        }
-    }
-}
-
-impl Handler {
-    fn new(action: Action) -> Self {
-        Self {
-            action: action.action,
-            name: action.name,
-            handler: action.handler,
-            thread: action.thread,
-        }
-    }
-
-    /// Its name and functions.
-    fn in_words(&self) -> String {
-        let name = match self.name.as_str() {
-            "" => "-",
-            name => name,
-        };
-        let functions = [&self.handler, &self.thread].into_iter().flatten();
-        let functions: Vec<_> = functions.map(String::as_str).collect();
-        format!("{name} ({})", functions.join(", "))
-    }
+/// A handler's name and functions.
+fn in_words(action: &Action) -> String {
+    let name = match action.name.as_str() {
+        "" => "-",
+        name => name,
+    };
+    let functions = [&action.handler, &action.thread].into_iter().flatten();
+    let functions: Vec<_> = functions.map(String::as_str).collect();
+    format!("{name} ({})", functions.join(", "))
 }
 
 /// Numbers as ranges: `0-3,6`.
@@ -129,7 +74,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
             Ok(irq) => args.all || !irq.actions.is_empty(),
             Err(_) => true,
         });
-        let (interrupts, lost) = readable(all, Line::new);
+        let (interrupts, lost) = readable(all);
         let shown = Shown {
             cpus: kernel.cpus().unwrap_or_default(),
             interrupts,
@@ -146,14 +91,14 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
 
 fn print(shown: &Shown) {
     let count = |count: &Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
-    let counts = shown.interrupts.iter().flat_map(|line| &line.counts);
+    let counts = shown.interrupts.iter().flat_map(|irq| &irq.counts);
     let width = counts.map(|of| count(of).len()).max().unwrap_or(0).max(5);
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let widest = |of: fn(&Line) -> &Option<String>| {
-        let widths = shown.interrupts.iter().map(|line| or_dash(of(line)).len());
+    let widest = |of: fn(&Irq) -> &Option<String>| {
+        let widths = shown.interrupts.iter().map(|irq| or_dash(of(irq)).len());
         widths.max().unwrap_or(0).max(6)
     };
-    let (chips, domains) = (widest(|line| &line.chip), widest(|line| &line.domain));
+    let (chips, domains) = (widest(|irq| &irq.chip), widest(|irq| &irq.domain));
     let cpus = shown.cpus.iter();
     let cpus = cpus.map(|cpu| format!(" {:>width$}", format!("CPU{cpu}")));
     println!(
@@ -166,19 +111,19 @@ fn print(shown: &Shown) {
         "HWIRQ",
         "AFFINITY"
     );
-    for line in &shown.interrupts {
-        let counts = line.counts.iter();
+    for irq in &shown.interrupts {
+        let counts = irq.counts.iter();
         let counts = counts.map(|of| format!(" {:>width$}", count(of)));
-        let handlers = line.actions.iter().map(Handler::in_words);
+        let handlers = irq.actions.iter().map(in_words);
         let shown = format!(
             "{:>4}  {:016x} {}  {:<chips$}  {:<domains$}  {:>6}  {:<8}  {}",
-            line.irq,
-            line.desc,
+            irq.number,
+            irq.desc,
             counts.collect::<String>(),
-            or_dash(&line.chip),
-            or_dash(&line.domain),
-            line.hwirq,
-            or_dash(&line.affinity.as_deref().map(ranges)),
+            or_dash(&irq.chip),
+            or_dash(&irq.domain),
+            irq.hwirq,
+            or_dash(&irq.affinity.as_deref().map(ranges)),
             handlers.collect::<Vec<_>>().join("; ")
         );
         println!("{}", shown.trim_end());

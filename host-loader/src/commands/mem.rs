@@ -57,28 +57,30 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
 }
 
 fn print_totals(report: &MemoryReport) {
-    let (ram, swap) = (Some(report.total), report.swap_total);
+    let usage = &report.usage;
+    let (ram, huge) = (Some(usage.total), usage.huge_pages);
+    let swap = usage.swap.map(|swap| swap.total);
     let lines = [
         ("total", ram, None),
-        ("free", Some(report.free), ram),
+        ("free", Some(usage.free), ram),
         ("used", Some(report.used), ram),
-        ("  anonymous", report.anonymous, ram),
-        ("  cached", report.cached, ram),
-        ("    shared", report.shared, ram),
-        ("  buffers", report.buffers, ram),
-        ("  slab, reclaimable", report.slab_reclaimable, ram),
-        ("  slab, unreclaimable", report.slab_unreclaimable, ram),
-        ("  page tables", report.page_tables, ram),
-        ("  kernel stacks", report.kernel_stacks, ram),
-        ("  vmalloc", report.vmalloc, ram),
-        ("  huge pages", report.huge_total, ram),
-        ("    free", report.huge_free, ram),
-        ("  on CPUs' free lists", report.free_on_cpus, ram),
+        ("  anonymous", usage.anonymous, ram),
+        ("  cached", usage.cached, ram),
+        ("    shared", usage.shared, ram),
+        ("  buffers", usage.buffers, ram),
+        ("  slab, reclaimable", usage.slab_reclaimable, ram),
+        ("  slab, unreclaimable", usage.slab_unreclaimable, ram),
+        ("  page tables", usage.page_tables, ram),
+        ("  kernel stacks", usage.kernel_stacks, ram),
+        ("  vmalloc", usage.vmalloc, ram),
+        ("  huge pages", huge.map(|huge| huge.total), ram),
+        ("    free", huge.map(|huge| huge.free), ram),
+        ("  on CPUs' free lists", usage.free_on_cpus, ram),
         ("swap", swap, None),
-        ("  free", report.swap_free, swap),
-        ("  also in RAM", report.swap_cached, swap),
-        ("commit limit", report.commit_limit, None),
-        ("  committed", report.committed, report.commit_limit),
+        ("  free", usage.swap.map(|swap| swap.free), swap),
+        ("  also in RAM", usage.swap_cached, swap),
+        ("commit limit", usage.commit_limit, None),
+        ("  committed", usage.committed, usage.commit_limit),
     ];
     for (name, bytes, whole) in lines {
         let line = format!("{name:<24} {:>11}  {}", size(bytes), share(bytes, whole));

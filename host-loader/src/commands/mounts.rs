@@ -26,34 +26,9 @@ pub struct Args {
 /// What is shown.
 #[derive(Serialize)]
 struct Shown {
-    mounts: Vec<Line>,
+    mounts: Vec<Mount>,
     /// What could not be read.
     lost: Vec<String>,
-}
-
-/// A mount.
-#[derive(Serialize)]
-struct Line {
-    mount: u64,
-    superblock: u64,
-    #[serde(rename = "type")]
-    kind: String,
-    device: String,
-    directory: String,
-    read_only: bool,
-}
-
-impl Line {
-    fn new(mount: Mount) -> Self {
-        Self {
-            mount: mount.mount,
-            superblock: mount.superblock,
-            kind: mount.kind,
-            device: mount.device,
-            directory: mount.directory,
-            read_only: mount.read_only,
-        }
-    }
 }
 
 /// Runs the command.
@@ -62,7 +37,7 @@ impl Line {
 /// If the dump cannot be read, or the mounts cannot be found.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     args.dump.with_kernel(system, |kernel| {
-        let (mounts, lost) = readable(mounts::read(kernel)?, Line::new);
+        let (mounts, lost) = readable(mounts::read(kernel)?);
         let shown = Shown { mounts, lost };
         if args.json {
             println!("{}", serde_json::to_string_pretty(&shown)?);
@@ -74,24 +49,24 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
 }
 
 fn print(shown: &Shown) {
-    let widest = |of: fn(&Line) -> &str| {
-        let widths = shown.mounts.iter().map(|line| of(line).chars().count());
+    let widest = |of: fn(&Mount) -> &str| {
+        let widths = shown.mounts.iter().map(|mount| of(mount).chars().count());
         widths.max().unwrap_or(0).max(6)
     };
-    let (kind, device) = (widest(|line| &line.kind), widest(|line| &line.device));
+    let (kind, device) = (widest(|mount| &mount.kind), widest(|mount| &mount.device));
     println!(
         "{:<16}  {:<16}  {:<kind$}  {:<device$}      DIRECTORY",
         "MOUNT", "SUPERBLOCK", "TYPE", "DEVICE"
     );
-    for line in &shown.mounts {
+    for mount in &shown.mounts {
         println!(
             "{:016x}  {:016x}  {:<kind$}  {:<device$}  {}  {}",
-            line.mount,
-            line.superblock,
-            line.kind,
-            line.device,
-            if line.read_only { "ro" } else { "rw" },
-            line.directory
+            mount.mount,
+            mount.superblock,
+            mount.kind,
+            mount.device,
+            if mount.read_only { "ro" } else { "rw" },
+            mount.directory
         );
     }
     for lost in &shown.lost {

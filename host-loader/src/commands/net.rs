@@ -72,7 +72,8 @@ impl Line {
 /// If the dump cannot be read, or the devices cannot be found.
 pub fn run(args: &Args, system: &System) -> Result<Verdict> {
     args.dump.with_kernel(system, |kernel| {
-        let (devices, lost) = readable(net::read(kernel)?, Line::new);
+        let (devices, lost) = readable(net::read(kernel)?);
+        let devices = devices.into_iter().map(Line::new).collect();
         let shown = Shown { devices, lost };
         if args.json {
             println!("{}", serde_json::to_string_pretty(&shown)?);

@@ -81,7 +81,7 @@ impl Line {
 impl Process {
     fn new(task: &Task<'_>, space: AddressSpace, page: u64) -> Self {
         let kib = |pages: u64| pages.saturating_mul(page / 1024);
-        let (mappings, lost) = readable(space.mappings, Line::new);
+        let (mappings, lost) = readable(space.mappings);
         Self {
             pid: task.pid,
             comm: task.comm.clone(),
@@ -91,7 +91,7 @@ impl Process {
             pgd: space.pgd,
             rss: task.memory.map(|memory| kib(memory.resident)),
             total: task.memory.map(|memory| kib(memory.total)),
-            mappings,
+            mappings: mappings.into_iter().map(Line::new).collect(),
             lost,
         }
     }

@@ -2,9 +2,7 @@
 
 use anyhow::Result;
 use kdraw_kernel::Kernel;
-use kdraw_kernel::huge_pages::HugePages;
 use kdraw_kernel::memory_use::MemoryUse;
-use kdraw_kernel::overcommit::Swap;
 use kdraw_kernel::slab::Cache;
 use kdraw_kernel::task::Task;
 use kdraw_kernel::zones::{Node, Zone};
@@ -13,46 +11,11 @@ use serde::Serialize;
 /// Everything, in bytes; nothing where it is not known.
 #[derive(Serialize)]
 pub struct MemoryReport {
-    /// What the page allocator has.
-    pub total: u64,
-    /// What of it is not free.
+    /// The kernel's own counters.
+    #[serde(flatten)]
+    pub usage: MemoryUse,
+    /// What of the total is not free.
     pub used: u64,
-    /// Free.
-    pub free: u64,
-    /// Free on the CPUs' own lists, and so part of `used`.
-    pub free_on_cpus: Option<u64>,
-    /// Anonymous memory of processes.
-    pub anonymous: Option<u64>,
-    /// Pages of files and of tmpfs.
-    pub cached: Option<u64>,
-    /// Those of tmpfs and shared memory.
-    pub shared: Option<u64>,
-    /// Pages of block devices.
-    pub buffers: Option<u64>,
-    /// Anonymous pages that are in swap, too.
-    pub swap_cached: Option<u64>,
-    /// Slab caches that give memory back when it is short.
-    pub slab_reclaimable: Option<u64>,
-    /// Those that do not.
-    pub slab_unreclaimable: Option<u64>,
-    /// Page tables.
-    pub page_tables: Option<u64>,
-    /// The kernel's stacks.
-    pub kernel_stacks: Option<u64>,
-    /// What vmalloc() has, most stacks included.
-    pub vmalloc: Option<u64>,
-    /// Huge pages that were set aside.
-    pub huge_total: Option<u64>,
-    /// Those that nobody uses.
-    pub huge_free: Option<u64>,
-    /// Swap.
-    pub swap_total: Option<u64>,
-    /// What of it is free.
-    pub swap_free: Option<u64>,
-    /// How much may be promised.
-    pub commit_limit: Option<u64>,
-    /// How much was.
-    pub committed: Option<u64>,
     /// Zones that have memory.
     pub zones: Vec<ZoneLine>,
     /// Those with the most bytes; nothing if their list cannot be found.
@@ -198,50 +161,10 @@ impl MemoryReport {
             lines.truncate(processes);
             Some(lines)
         };
-        let MemoryUse {
-            total,
-            free,
-            free_on_cpus,
-            anonymous,
-            cached,
-            shared,
-            buffers,
-            swap_cached,
-            slab_reclaimable,
-            slab_unreclaimable,
-            page_tables,
-            kernel_stacks,
-            huge_pages,
-            vmalloc,
-            swap,
-            commit_limit,
-            committed,
-        } = kernel.memory_use()?;
-        let (huge_total, huge_free) = huge_pages
-            .map(|HugePages { total, free }| (total, free))
-            .unzip();
-        let (swap_total, swap_free) = swap.map(|Swap { total, free }| (total, free)).unzip();
+        let usage = kernel.memory_use()?;
         Ok(Self {
-            total,
-            used: total.saturating_sub(free),
-            free,
-            free_on_cpus,
-            anonymous,
-            cached,
-            shared,
-            buffers,
-            swap_cached,
-            slab_reclaimable,
-            slab_unreclaimable,
-            page_tables,
-            kernel_stacks,
-            vmalloc,
-            huge_total,
-            huge_free,
-            swap_total,
-            swap_free,
-            commit_limit,
-            committed,
+            used: usage.total.saturating_sub(usage.free),
+            usage,
             zones: zones.collect(),
             slabs: caches(),
             processes: largest(),

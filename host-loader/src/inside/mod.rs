@@ -5,17 +5,16 @@ pub mod modules;
 pub mod records;
 pub mod stacks;
 
-/// What of `all` could be read, each as a line, and in words why the rest could not.
-pub fn readable<T, L, E: ToString>(
+/// What of `all` could be read, and in words why the rest could not.
+pub fn readable<T, E: ToString>(
     all: impl IntoIterator<Item = Result<T, E>>,
-    line: impl Fn(T) -> L,
-) -> (Vec<L>, Vec<String>) {
-    let (mut lines, mut lost) = (Vec::new(), Vec::new());
+) -> (Vec<T>, Vec<String>) {
+    let (mut found, mut lost) = (Vec::new(), Vec::new());
     for one in all {
         match one {
-            Ok(one) => lines.push(line(one)),
+            Ok(one) => found.push(one),
             Err(why) => lost.push(why.to_string()),
         }
     }
-    (lines, lost)
+    (found, lost)
 }

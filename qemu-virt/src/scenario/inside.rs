@@ -11,11 +11,12 @@ use serde_json::Value;
 use crate::dist::Dist;
 use crate::run;
 
-/// What drgn is asked: the modules, the frames of every task, zones, slab caches, and how much
-/// memory was promised, of which crash leaves out what the CPUs had not added yet.
+/// What drgn is asked: the modules, the frames of every task, zones, slab caches, mounts, network
+/// devices, interrupts, and how much memory was promised, of which crash leaves out what the CPUs
+/// had not added yet.
 pub const DRGN: &str = r#"
 import sys, drgn
-from drgn.helpers.linux import percpu, slab
+from drgn.helpers.linux import fs, irq, net, percpu, slab
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
@@ -49,6 +50,16 @@ for node in for_each_online_pgdat(prog):
 for cache in slab.for_each_slab_cache(prog):
     usage = slab.slab_cache_usage(cache)
     print("slab", cache.value_(), usage.num_slabs, usage.num_objs, usage.active_objs, cache.name.string_().decode())
+for mount in fs.for_each_mount(prog):
+    words = fs.mount_fstype(mount), fs.mount_src(mount), fs.mount_dst(mount)
+    print("mount", mount.value_(), mount.mnt.mnt_sb.value_(), *(word.decode() for word in words))
+for device in net.for_each_netdev(prog):
+    addresses = net.netdev_ipv4_addrs(device) + net.netdev_ipv6_addrs(device)
+    print("device", device.value_(), device.ifindex.value_(), net.netdev_name(device).decode(), device.mtu.value_(), *addresses)
+for number, desc in irq.for_each_irq_desc(prog):
+    names = b",".join(irq.irq_desc_action_names(desc)).decode()
+    counts = [irq.irq_desc_kstat_cpu(desc, cpu) for cpu in for_each_possible_cpu(prog)]
+    print("irq", number, desc.value_(), desc.irq_data.hwirq.value_(), *counts, names)
 "#;
 
 /// Frames by task: address, and function and offset.

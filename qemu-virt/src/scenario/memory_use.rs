@@ -56,7 +56,7 @@ pub fn same(
 }
 
 /// Compares lines of one kind.
-fn same_lines(kind: &str, theirs: &str, ours: &[String]) -> Result<()> {
+pub fn same_lines(kind: &str, theirs: &str, ours: &[String]) -> Result<()> {
     let theirs = theirs.lines().filter(|line| line.starts_with(kind));
     let mut theirs: Vec<_> = theirs.collect();
     theirs.sort_unstable();
@@ -79,7 +79,11 @@ fn crash_slab(line: &str) -> Option<String> {
 }
 
 /// What is on a list, in words and sorted.
-fn lines(ours: &Value, key: &str, line: impl Fn(&Value) -> Result<String>) -> Result<Vec<String>> {
+pub fn lines(
+    ours: &Value,
+    key: &str,
+    line: impl Fn(&Value) -> Result<String>,
+) -> Result<Vec<String>> {
     let list = ours[key].as_array().with_context(|| format!("no {key}"))?;
     let lines: Result<Vec<_>> = list.iter().map(line).collect();
     let mut lines = lines?;
@@ -112,10 +116,10 @@ fn totals(ours: &Value, crash: &str) -> Result<usize> {
             own("slab_reclaimable")? + own("slab_unreclaimable")?,
             1,
         ),
-        ("TOTAL HUGE", own("huge_total")?, 0),
-        ("HUGE FREE", own("huge_free")?, 0),
-        ("TOTAL SWAP", own("swap_total")?, 0),
-        ("SWAP FREE", own("swap_free")?, 0),
+        ("TOTAL HUGE", pages(&ours["huge_pages"], "total")?, 0),
+        ("HUGE FREE", pages(&ours["huge_pages"], "free")?, 0),
+        ("TOTAL SWAP", pages(&ours["swap"], "total")?, 0),
+        ("SWAP FREE", pages(&ours["swap"], "free")?, 0),
         ("COMMIT LIMIT", own("commit_limit")?, 0),
     ];
     let theirs = |name: &str| {

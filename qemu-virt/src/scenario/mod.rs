@@ -36,6 +36,7 @@ pub mod result;
 pub mod second_boot;
 pub mod serial;
 pub mod stock_kexec;
+mod surroundings;
 pub mod tools;
 pub mod unfinished;
 pub mod watchdog;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::evidence::{Found, convert};
 use super::result::Outcome;
-use super::{KernelChoice, Panic, Place, Scenario, inside, memory_use, panics};
+use super::{KernelChoice, Panic, Place, Scenario, inside, memory_use, panics, surroundings};
 use crate::compare::Vmcore;
 use crate::dist::Dist;
 use crate::kernel_module;
@@ -274,7 +274,8 @@ impl Opener<'_> {
         let commands = memory_use::CRASH_SLABS;
         let slabs = self::crash(program, vmcore, self.symbols, self.info, commands)?;
         let memory = memory_use::same(dist, vmcore, &theirs, &crash, &slabs)?;
-        Ok(format!("{same}, {memory}"))
+        let around = surroundings::same(dist, vmcore, &theirs)?;
+        Ok(format!("{same}, {memory}, {around}"))
     }
 
     fn crash_native(&self, vmcore: &Path, name: &str) -> Result<String> {
