@@ -6,9 +6,9 @@ use kdraw_kernel::Kernel;
 use super::dump_args::{DumpArgs, numbered};
 use crate::debug_info::{DebugArgs, Sources};
 use crate::exit::Verdict;
-use crate::inside::stacks::{Traced, Tracer};
+use crate::inside::stacks::Traced;
+use crate::inside::tracer::{self, Tracer};
 use crate::openers::Openers;
-use crate::report::stacks;
 use crate::system::System;
 
 /// Show who called whom when the kernel crashed.
@@ -86,7 +86,7 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
 fn traced(args: &Args, kernel: &Kernel<'_>) -> Result<(Vec<Traced>, Vec<String>)> {
     let (mut traced, mut troubles) = (Vec::new(), Vec::new());
     if args.pid.is_empty() && !args.all {
-        (traced, troubles) = stacks::of(kernel);
+        (traced, troubles) = tracer::of_cpus(kernel);
         if !args.all_cpus && traced.iter().any(|traced| traced.panicked) {
             // What is wrong with the others was not asked.
             traced.retain(|traced| traced.panicked);

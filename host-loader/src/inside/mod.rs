@@ -4,6 +4,7 @@ pub mod memory;
 pub mod modules;
 pub mod records;
 pub mod stacks;
+pub mod tracer;
 
 /// What of `all` could be read, and in words why the rest could not.
 pub fn readable<T, E: ToString>(

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use anyhow::{Result, bail};
 use kdraw_kernel::exception::{self, Oops};
 use kdraw_kernel::stack::{Cpu, End, Frame, Stack};
 use kdraw_kernel::task::Task;
@@ -11,6 +10,7 @@ use kdraw_kernel::{Kernel, Place};
 use kdraw_linux::notes::{PrStatus, Registers};
 use serde::Serialize;
 
+use super::tracer::last_oops;
 use crate::debug_info::{Source, Sources};
 
 /// A task's stack.
@@ -108,78 +108,6 @@ impl Regs {
     }
 }
 
-/// Traces tasks of one kernel.
-pub struct Tracer<'k> {
-    kernel: &'k Kernel<'k>,
-    /// The CPUs when they stopped.
-    pub cpus: Vec<Cpu<'k>>,
-    /// The one that panicked.
-    pub panicked: Option<u32>,
-    oops: Oops,
-}
-
-impl<'k> Tracer<'k> {
-    /// Reads what the CPUs did, and what the log tells of the last exception.
-    ///
-    /// # Errors
-    /// If the kernel does not tell what its CPUs ran.
-    pub fn new(kernel: &'k Kernel<'k>) -> Result<Self> {
-        let cpus = kernel.cpu_states()?;
-        Ok(Self {
-            kernel,
-            panicked: kernel.panicked_cpu(&cpus),
-            oops: last_oops(kernel),
-            cpus,
-        })
-    }
-
-    /// Traces tasks that did not run, of a kernel that does not tell what its CPUs ran.
-    pub fn of_sleepers(kernel: &'k Kernel<'k>) -> Self {
-        Self {
-            kernel,
-            panicked: None,
-            oops: last_oops(kernel),
-            cpus: Vec::new(),
-        }
-    }
-
-    /// Walks a task's stack.
-    ///
-    /// # Errors
-    /// If nobody knows where it begins.
-    pub fn trace(&self, task: &Task<'k>) -> Result<Traced> {
-        let running = |cpu: &&Cpu<'_>| cpu.current.address == task.object.address;
-        let cpu = self.cpus.iter().find(running);
-        let stack = match cpu.map(|cpu| cpu.registers) {
-            Some(Some(registers)) => self.kernel.interrupted_stack(registers)?,
-            Some(None) => bail!(
-                "PID {} was running on CPU {}, which did not stop: nobody knows its registers",
-                task.pid,
-                task.cpu
-            ),
-            None if task.is_current => bail!(
-                "PID {} was running, and the dump does not tell on which CPU",
-                task.pid
-            ),
-            None => self.kernel.sleeping_stack(&task.object)?,
-        };
-        let is_panicked = cpu.is_some_and(|cpu| Some(cpu.number) == self.panicked);
-        Ok(Traced::new(
-            self.kernel,
-            task,
-            &stack,
-            is_panicked,
-            cpu,
-            &self.oops,
-        ))
-    }
-}
-
-fn last_oops(kernel: &Kernel<'_>) -> Oops {
-    let log = kernel.newest_log();
-    Oops::last(log.iter().map(|line| line.text.as_str()))
-}
-
 impl Traced {
     /// What a CPU's registers tell of a kernel whose types are not known: where it was, and whom
     /// that returns to.
@@ -246,9 +174,9 @@ impl Traced {
                 user.pc, user.sp
             )),
             ("absent", _) => Some("the stack's rest is not in the dump".to_owned()),
-            ("unknown", _) => {
-                Some("further frames take the kernel's types, which are not known".to_owned())
-            }
+            ("unknown", _) => Some(
+                "further frames take the task's stack, and which that is nobody knows".to_owned(),
+            ),
             ("broken", _) => Some("the stack's rest makes no sense".to_owned()),
             _ => None,
         }
@@ -304,7 +232,8 @@ impl Traced {
         text
     }
 
-    fn new(
+    /// What a walk of a task's stack found.
+    pub fn new(
         kernel: &Kernel<'_>,
         task: &Task<'_>,
         stack: &Stack<'_>,

@@ -10,7 +10,6 @@ pub mod compare;
 pub mod html;
 pub mod identity;
 pub mod log;
-pub mod stacks;
 pub mod text;
 
 use std::path::Path;
@@ -25,6 +24,7 @@ use crate::dump::{Dump, slot_memory, slot_notes};
 use crate::extract::dmesg;
 use crate::inside::modules::Line;
 use crate::inside::stacks::Traced;
+use crate::inside::tracer;
 use crate::partition::DumpPartition;
 use crate::scan::Scan;
 use capture::Capture;
@@ -416,7 +416,7 @@ impl Report {
             Err(why) => self.lack("log", why),
         }
         self.identity = Identity::of(kernel);
-        let (stacks, troubles) = stacks::of(kernel);
+        let (stacks, troubles) = tracer::of_cpus(kernel);
         self.stacks = stacks;
         for why in troubles {
             self.lack("stacks", why);

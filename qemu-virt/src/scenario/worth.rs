@@ -19,7 +19,7 @@ use crate::disk::Disk;
 use crate::memory::Memory;
 
 /// Bytes of the dump that are left, in percent.
-const CUTS: [u64; 3] = [10, 25, 50];
+const CUTS: [u64; 4] = [10, 25, 50, 75];
 /// The cut from which on foreign readers find the tasks and the stack of the one that panicked.
 const READABLE: u64 = 25;
 /// The cut from which on `kdraw` finds the stacks of all tasks: the kernel's symbols and types are
@@ -49,9 +49,10 @@ pub fn check_cuts(
             let rest = evidence::extract_what_is_there(again.dist, &cut.path, &folder)?;
             ensure!(!rest.complete, "the tool takes the dump for a whole one");
             evidence::check_dmesg(&rest.vmcore.with_file_name("dmesg.txt"), again.boot)?;
-            let told = check_rest(again, &Vmcore::open(&rest.elf)?)?;
+            let pages = check_rest(again, &Vmcore::open(&rest.elf)?)?;
+            let told = check_report(again, &cut)?;
             extracted = Some(rest);
-            Ok(told)
+            Ok(format!("{pages}; {told}"))
         });
         outcome.check_result(&name, result);
         let Some(rest) = extracted else {
@@ -77,6 +78,28 @@ pub fn check_cuts(
         again.forget(&name)?;
     }
     Ok(())
+}
+
+/// Checks that the report on what is left of a dump says what happened, as that on the whole one,
+/// and what is missing.
+fn check_report(again: &Again<'_>, cut: &Disk) -> Result<String> {
+    let report = |dump: &Path| inside::asked(again.dist, &["report"], dump, &[]);
+    let (whole, rest) = (report(&again.place.file("vmcore"))?, report(&cut.path)?);
+    for key in ["sentence", "kind", "signature"] {
+        let (whole, rest) = (&whole["diagnosis"][key], &rest["diagnosis"][key]);
+        ensure!(
+            whole.is_string() && whole == rest,
+            "{key} {rest}, was {whole}"
+        );
+    }
+    let lacking = rest["lacking"].as_array().context("no list")?;
+    ensure!(
+        !lacking.is_empty(),
+        "the report says of nothing that it is missing"
+    );
+    Ok(format!(
+        "the report's sentence is the whole dump's; it lacks {lacking:?}"
+    ))
 }
 
 /// Checks that `kdraw` finds in what is left of a dump the same stacks of the same tasks as in the
