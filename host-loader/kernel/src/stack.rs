@@ -203,7 +203,8 @@ impl<'k> Kernel<'k> {
 
     /// The caller of an interrupted function that has no frame record: where x30 points, unless
     /// that is in the function itself (behind a call of its own) or in the record (which then
-    /// is its own).
+    /// is its own). A function that calls itself has both, and before its first call x30 is right
+    /// all the same.
     fn hidden_caller(&'k self, registers: &Registers, record_lr: u64) -> Option<Frame<'k>> {
         let [.., lr] = registers.x;
         let pc = self.without_pac(lr);
@@ -211,7 +212,29 @@ impl<'k> Kernel<'k> {
         // Where the kernel jumped to nowhere, x30 says from where.
         let own = self.place(registers.pc).map(|own| own.symbol.address);
         let is_other = Some(caller.place?.symbol.address) != own;
-        (is_other && pc != record_lr).then_some(caller)
+        let has_begun = || own.is_none_or(|start| !self.is_prologue(start, registers.pc));
+        (is_other && pc != record_lr || !has_begun()).then_some(caller)
+    }
+
+    /// Whether a function's instructions from its start up to `pc` are its first ones, and neither
+    /// call nor set x29, which is what makes a record the newest.
+    ///
+    /// Source: Arm Architecture Reference Manual (DDI 0487), C6.2: BL, BLR, ADD (immediate), of
+    /// which `MOV x29, sp` is one.
+    fn is_prologue(&self, start: u64, pc: u64) -> bool {
+        /// Bytes; prologues are shorter.
+        const LONGEST: u64 = 128;
+        let mut instructions = (start..pc).step_by(4);
+        pc.wrapping_sub(start) <= LONGEST
+            && instructions.all(|at| {
+                self.read_number(at, 4).is_ok_and(|word| {
+                    let is = |mask: u64, bits: u64| word & mask == bits;
+                    let calls = is(0xfc00_0000, 0x9400_0000) || is(0xfeff_f800, 0xd63f_0800);
+                    let calls = calls || is(0xffff_fc1f, 0xd63f_0000);
+                    let sets_x29 = is(0xff80_03ff, 0x9100_03fd);
+                    !calls && !sets_x29
+                })
+            })
     }
 
     /// The stack of a task that does not run.
@@ -459,6 +482,24 @@ mod tests {
             assert_eq!(frames, expected, "{has_meta}");
             assert!(matches!(end, End::User(regs) if regs.pc == 0x40_1000));
         }
+    }
+
+    #[test]
+    fn a_function_that_calls_itself_is_interrupted() {
+        const NOP: u64 = 0xd503_201f;
+        const MOV_X29_SP: u64 = 0x9100_03fd;
+        let frames = |code: [u64; 2]| {
+            let itself = VA + 0x1_3010;
+            let damage = |ram: &mut Ram| {
+                ram.put_words(0x1_3000, &[code[0] | code[1] << 32]);
+                put_regs(ram, VA + 0x2400, itself, VA + 0x1_3008, KERNEL);
+                ram.put_words(0x2400, &[VA + 0x2700, itself]);
+            };
+            walked(true, &damage).0
+        };
+        let outer = ["!handler+0x4", "entry+0x10", "!leaf+0x8", "leaf+0x10"];
+        assert_eq!(frames([NOP, NOP]), [&outer[..], &["leaf+0x10"]].concat());
+        assert_eq!(frames([NOP, MOV_X29_SP]), outer, "the record is its own");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! `kdraw bt`: the stacks of the crashed kernel's tasks.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use kdraw_kernel::Kernel;
 
 use super::dump_args::{DumpArgs, numbered};
-use crate::debug_info::{DebugArgs, Sources};
+use crate::debug_info::DebugArgs;
+use crate::debug_info::sources::Sources;
 use crate::exit::Verdict;
 use crate::inside::stacks::Traced;
 use crate::inside::tracer::{self, Tracer};
@@ -38,12 +41,16 @@ pub struct Args {
     /// Shows the registers wherever an exception interrupted.
     #[arg(short, long)]
     registers: bool,
-    /// Shows source files and lines, and inlined functions, of the kernel itself by its debug
-    /// symbols.
+    /// Shows source files and lines, and inlined functions, by the debug symbols of the kernel and
+    /// of its modules.
     #[arg(short, long)]
     lines: bool,
     #[command(flatten)]
     debug: DebugArgs,
+    /// The folder with the modules with debug symbols, at any depth; without it the usual places
+    /// are searched.
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -59,12 +66,24 @@ pub fn run(args: &Args, system: &System) -> Result<Verdict> {
         for why in &troubles {
             eprintln!("{why}");
         }
-        if args.lines || args.debug.vmlinux.is_some() {
+        if args.lines || args.debug.vmlinux.is_some() || args.modules.is_some() {
             let openers = Openers::from_notes(kernel.notes());
             let vmlinux = args.debug.locate(&openers.kernel, system)?;
-            let sources = Sources::open(&vmlinux, openers.kernel_offset)?;
+            let folders = match &args.modules {
+                Some(given) => vec![given.clone()],
+                None => openers.kernel.module_folders(&system.path("/")),
+            };
+            let mut sources = Sources::open(&vmlinux, openers.kernel_offset, folders)?;
             for traced in &mut traced {
-                traced.add_sources(&sources);
+                traced.add_sources(&mut sources);
+            }
+            let missing = sources.missing();
+            if !missing.is_empty() {
+                eprintln!(
+                    "no source lines of {}: there is no file with debug symbols of it; name the \
+                     folder with --modules",
+                    missing.join(", ")
+                );
             }
         }
         if args.json {

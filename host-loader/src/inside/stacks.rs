@@ -11,7 +11,7 @@ use kdraw_linux::notes::{PrStatus, Registers};
 use serde::Serialize;
 
 use super::tracer::last_oops;
-use crate::debug_info::{Source, Sources};
+use crate::debug_info::sources::{Source, Sources};
 
 /// A task's stack.
 #[derive(Clone, Debug, Serialize)]
@@ -139,12 +139,18 @@ impl Traced {
         }
     }
 
-    /// Adds where the kernel's own frames are in the sources.
-    pub fn add_sources(&mut self, sources: &Sources) {
-        for line in self.frames.iter_mut().filter(|line| line.module.is_none()) {
+    /// Adds where the frames are in the sources.
+    pub fn add_sources(&mut self, sources: &mut Sources) {
+        for line in &mut self.frames {
             // A return address is behind its call, which may be the last of its line.
             let back = if line.interrupted { 0 } else { 4 };
-            line.sources = sources.at(line.pc.wrapping_sub(back));
+            line.sources = match (&line.module, &line.function, line.offset, line.size) {
+                (None, ..) => sources.at(line.pc.wrapping_sub(back)),
+                (Some(module), Some(function), Some(offset), Some(size)) => {
+                    sources.in_module(module, function, size, offset.wrapping_sub(back))
+                }
+                _ => Vec::new(),
+            };
         }
     }
 

@@ -11,11 +11,11 @@ use serde_json::Value;
 use crate::dist::Dist;
 use crate::run;
 
-/// What drgn is asked: the modules, the frames of every task, zones, slab caches, mounts, network
+/// What drgn is asked: the modules, the frames of every task with their source lines, zones, slab caches, mounts, network
 /// devices, interrupts, and how much memory was promised, of which crash leaves out what the CPUs
 /// had not added yet.
 pub const DRGN: &str = r#"
-import sys, drgn
+import os, sys, drgn
 from drgn.helpers.linux import fs, irq, net, percpu, slab
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.list import list_for_each_entry
@@ -25,11 +25,17 @@ from drgn.helpers.linux.pid import for_each_task
 percpu.for_each_online_cpu = slab.for_each_online_cpu = for_each_possible_cpu
 prog = drgn.Program()
 prog.set_core_dump(sys.argv[1])
-prog.load_debug_info([sys.argv[2]])
+prog.load_debug_info(sys.argv[2:])
 for module in list_for_each_entry("struct module", prog["modules"].address_of_(), "list"):
     print("module", module.value_(), module.name.string_().decode(), module.refcnt.counter.value_() - 1)
 def frames(name, trace):
+    lines = []
     for frame in trace:
+        try:
+            file, line, _ = frame.source()
+            lines.append("%s:%d" % (os.path.basename(file), line))
+        except LookupError:
+            pass
         if frame.is_inline:
             continue
         try:
@@ -37,7 +43,8 @@ def frames(name, trace):
             where = "%s+%#x" % (symbol.name, frame.pc - symbol.address)
         except LookupError:
             where = "?"
-        print("frame", name, frame.pc, where)
+        print("frame", name, frame.pc, where, *lines)
+        lines = []
 frames("panicked", prog.crashed_thread().stack_trace())
 for task in for_each_task(prog):
     frames(task.pid.value_(), prog.stack_trace(task))
@@ -62,14 +69,32 @@ for number, desc in irq.for_each_irq_desc(prog):
     print("irq", number, desc.value_(), desc.irq_data.hwirq.value_(), *counts, names)
 "#;
 
-/// Frames by task: address, and function and offset.
-type Stacks = BTreeMap<String, Vec<(u64, String)>>;
+/// Frames by task.
+type Stacks = BTreeMap<String, Vec<Frame>>;
+
+/// A frame.
+#[derive(Clone, Debug)]
+struct Frame {
+    pc: u64,
+    /// Function and offset; of a module's that drgn has no symbols of, `?`.
+    place: String,
+    /// Source lines, what was inlined first.
+    lines: Vec<String>,
+}
 
 /// Compares what kdraw says of a vmcore with what drgn printed, with crash's `ps`, `files` and
-/// `vm`, and with the paths that the guest printed on its serial line.
-pub fn same(dist: &Dist, vmcore: &Path, drgn: &str, crash: &str, serial: &str) -> Result<String> {
+/// `vm`, and with the paths that the guest printed on its serial line. `debug` are the options that
+/// name the files with debug symbols, which is where source lines are from.
+pub fn same(
+    dist: &Dist,
+    vmcore: &Path,
+    debug: &[&str],
+    drgn: &str,
+    crash: &str,
+    serial: &str,
+) -> Result<String> {
     let modules = modules(dist, vmcore, drgn)?;
-    let stacks = stacks(dist, vmcore, drgn)?;
+    let stacks = stacks(dist, vmcore, debug, drgn)?;
     let tasks = tasks(dist, vmcore, crash)?;
     let spaces = spaces(dist, vmcore, crash)?;
     let paths = paths(dist, vmcore, serial)?;
@@ -122,25 +147,24 @@ fn modules(dist: &Dist, vmcore: &Path, drgn: &str) -> Result<usize> {
     Ok(ours.len())
 }
 
-fn stacks(dist: &Dist, vmcore: &Path, drgn: &str) -> Result<String> {
+fn stacks(dist: &Dist, vmcore: &Path, debug: &[&str], drgn: &str) -> Result<String> {
     let mut theirs = Stacks::new();
     for line in drgn.lines() {
         let mut words = line.split(' ');
         if let (Some("frame"), Some(task), Some(pc), Some(place)) =
             (words.next(), words.next(), words.next(), words.next())
         {
-            let frame = (pc.parse()?, place.to_owned());
-            theirs.entry(task.to_owned()).or_default().push(frame);
+            theirs.entry(task.to_owned()).or_default().push(Frame {
+                pc: pc.parse()?,
+                place: place.to_owned(),
+                lines: words.map(str::to_owned).collect(),
+            });
         }
     }
     let mut ours = Stacks::new();
-    for task in rows(dist, &["bt", "--all"], vmcore)? {
+    for task in rows(dist, &[&["bt", "--all"], debug].concat(), vmcore)? {
         let frames = task["frames"].as_array().context("no frames")?;
-        let frames = frames.iter().map(|frame| {
-            let place = format!("{}+{:#x}", text(frame, "function"), number(frame, "offset"));
-            (number(frame, "pc"), place)
-        });
-        let frames: Vec<_> = frames.collect();
+        let frames: Vec<_> = frames.iter().map(own_frame).collect();
         if task["panicked"] == true {
             ours.insert("panicked".to_owned(), frames.clone());
         }
@@ -172,10 +196,25 @@ fn stacks(dist: &Dist, vmcore: &Path, drgn: &str) -> Result<String> {
     ))
 }
 
-/// Whether frames are the same; drgn has no names of modules' functions.
-fn equal(ours: &[(u64, String)], theirs: &[(u64, String)]) -> bool {
-    let same = |((pc, place), (their_pc, their_place)): (&(u64, String), &(u64, String))| {
-        pc == their_pc && (place == their_place || their_place == "?")
+fn own_frame(frame: &Value) -> Frame {
+    let line = |source: &Value| {
+        let file = text(source, "file");
+        let name = file.rsplit('/').next().unwrap_or_default();
+        format!("{name}:{}", source["line"])
+    };
+    let lines = frame["sources"].as_array().into_iter().flatten();
+    Frame {
+        pc: number(frame, "pc"),
+        place: format!("{}+{:#x}", text(frame, "function"), number(frame, "offset")),
+        lines: lines.map(line).collect(),
+    }
+}
+
+/// Whether frames are the same; drgn has no names of most modules' functions.
+fn equal(ours: &[Frame], theirs: &[Frame]) -> bool {
+    let same = |(own, their): (&Frame, &Frame)| {
+        let place = own.place == their.place || their.place == "?";
+        own.pc == their.pc && place && own.lines == their.lines
     };
     ours.len() == theirs.len() && ours.iter().zip(theirs).all(same)
 }

@@ -1,18 +1,17 @@
-//! Where a kernel with debug information lies, whether it is the one that crashed, and what it
-//! knows of the sources.
+//! Where a kernel with debug information lies, and whether it is the one that crashed.
+//! [`sources`] reads it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use addr2line::Loader;
 use anyhow::{Context, Result, bail};
-use object::read::{Object, ObjectSymbol, ReadCache};
-
-use serde::Serialize;
+use object::read::{Object, ReadCache};
 
 use crate::error::Error;
 use crate::system::System;
 use crate::text;
+
+pub mod sources;
 
 /// Where the debug information is.
 #[derive(clap::Args)]
@@ -65,6 +64,14 @@ const PLACES: [&str; 7] = [
     "boot/vmlinux-RELEASE",
 ];
 
+/// Where distributions put modules with it, and where those are that were built on this machine.
+const MODULE_PLACES: [&str; 4] = [
+    "usr/lib/debug/lib/modules/RELEASE",
+    "usr/lib/debug/usr/lib/modules/RELEASE",
+    "usr/lib/modules/RELEASE",
+    "lib/modules/RELEASE",
+];
+
 /// What is known of the kernel that crashed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -75,6 +82,13 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The folders below `root` that its modules with debug symbols may be in.
+    pub fn module_folders(&self, root: &Path) -> Vec<PathBuf> {
+        let places = MODULE_PLACES.iter();
+        let places = places.map(|place| place.replace("RELEASE", &self.release));
+        places.map(|place| root.join(place)).collect()
+    }
+
     /// The file of this kernel with its debug information, in the usual places below `root`.
     fn find(&self, root: &Path) -> Option<PathBuf> {
         let mut places = self.places().map(|place| root.join(place));
@@ -116,97 +130,16 @@ impl Identity {
     }
 }
 
-/// Where an instruction is from.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Source {
-    /// The function, or the one that was inlined into it.
-    pub function: Option<String>,
-    /// The file, as the build named it.
-    pub file: String,
-    /// The line; 0 if the compiler made it up.
-    pub line: u32,
-}
-
-/// What a kernel's debug information knows of its sources.
-pub struct Sources {
-    loader: Loader,
-    /// How far KASLR moved the kernel.
-    offset: u64,
-    /// The folder in which it was built, which is nothing to anybody else.
-    built_in: String,
-}
-
-impl Sources {
-    /// Opens the debug information of a kernel that KASLR moved by `offset` bytes.
-    ///
-    /// # Errors
-    /// If the file has none.
-    pub fn open(vmlinux: &Path, offset: u64) -> Result<Self> {
-        let loader =
-            Loader::new(vmlinux).map_err(|why| anyhow::anyhow!("{}: {why}", vmlinux.display()))?;
-        let mut sources = Self {
-            loader,
-            offset,
-            built_in: String::new(),
-        };
-        // Every kernel has it in this file.
-        let known = sources
-            .of_symbol(vmlinux, "start_kernel")
-            .with_context(|| format!("{} has no debug information (DWARF)", vmlinux.display()))?;
-        sources.built_in = known
-            .strip_suffix("init/main.c")
-            .unwrap_or_default()
-            .to_owned();
-        Ok(sources)
-    }
-
-    /// The file that a symbol of the kernel is from.
-    fn of_symbol(&self, vmlinux: &Path, name: &str) -> Option<String> {
-        let cache = ReadCache::new(File::open(vmlinux).ok()?);
-        let object = object::File::parse(&cache).ok()?;
-        let symbol = object.symbol_by_name(name)?;
-        // The first instructions may be patched ones that the compiler tells nothing of.
-        let inside = symbol.address().wrapping_add(16);
-        let found = self.at(inside.wrapping_add(self.offset));
-        found.last().map(|source| source.file.clone())
-    }
-
-    /// Where the instruction at an address is from: what was inlined first, the function itself
-    /// last. Empty if that is not known.
-    pub fn at(&self, address: u64) -> Vec<Source> {
-        /// The most functions that are inlined into each other.
-        const DEEPEST: usize = 64;
-        let mut found = Vec::new();
-        let Ok(mut frames) = self.loader.find_frames(address.wrapping_sub(self.offset)) else {
-            return found;
-        };
-        while let (Ok(Some(frame)), true) = (frames.next(), found.len() < DEEPEST) {
-            let file = frame.location.as_ref().and_then(|place| place.file);
-            let Some(file) = file else { continue };
-            let name = frame
-                .function
-                .as_ref()
-                .and_then(|name| name.raw_name().ok());
-            found.push(Source {
-                function: name.map(|name| name.into_owned()),
-                file: file.strip_prefix(&self.built_in).unwrap_or(file).to_owned(),
-                line: frame.location.and_then(|place| place.line).unwrap_or(0),
-            });
-        }
-        found
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
 
     use super::*;
 
-    const ID: [u8; 20] = [0xab; 20];
+    pub const ID: [u8; 20] = [0xab; 20];
 
     /// An ELF file with nothing but a build-id.
-    fn vmlinux(id: [u8; 20]) -> Vec<u8> {
+    pub fn vmlinux(id: [u8; 20]) -> Vec<u8> {
         let mut file = b"\x7fELF\x02\x01\x01".to_vec();
         file.resize(16, 0);
         // ET_EXEC for arm64; one program header behind this header.
@@ -276,14 +209,5 @@ mod tests {
         let none = DebugArgs { vmlinux: None };
         let why = none.locate(&kernel(), &system).unwrap_err().to_string();
         assert!(why.contains("/boot/vmlinux-6.12.0; install them"), "{why}");
-    }
-
-    #[test]
-    fn a_kernel_without_debug_information() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vmlinux");
-        fs::write(&path, vmlinux(ID)).unwrap();
-        let why = Sources::open(&path, 0).map(|_| ()).unwrap_err().to_string();
-        assert!(why.contains("has no debug information"), "{why}");
     }
 }
