@@ -117,8 +117,8 @@ fn masked(text: &str, pattern: &str, by: &str) -> String {
 
 /// What was measured here and now: a number before such a unit.
 fn without_measures(text: &str) -> String {
-    const UNITS: [&str; 7] = [
-        "ms", "s", "MB/s", "MiB/s", "MiB free", "GiB free", "TiB free",
+    const UNITS: [&str; 8] = [
+        "ms", "s", "MB/s", "MiB/s", "GiB/s", "MiB free", "GiB free", "TiB free",
     ];
     let measured = |rest: &str| {
         let number = rest.find(|found: char| !found.is_ascii_digit() && found != '.')?;
@@ -136,6 +136,7 @@ fn without_measures(text: &str) -> String {
             Some((len, unit)) => {
                 let unit = match unit {
                     "ms" => "s",
+                    "GiB/s" => "MiB/s",
                     "MiB free" | "TiB free" => "GiB free",
                     unit => unit,
                 };

@@ -255,7 +255,7 @@ pub fn crash_native() -> Result<PathBuf> {
             let build = part.join("build");
             run::create_dir(&build)?;
             let source = build.join("source");
-            newest_source("crash", &source)?;
+            Apt::new(Suite::Sid.name())?.source("crash", &source)?;
             say("building crash for arm64 dumps (some minutes)");
             let jobs = std::thread::available_parallelism().map_or(1, usize::from);
             run::quiet(
@@ -308,7 +308,7 @@ pub fn makedumpfile_native() -> Result<PathBuf> {
     if !program.exists() {
         run::fill_dir(&dir, |part| {
             let source = part.join("build");
-            newest_source("makedumpfile", &source)?;
+            Apt::new(Suite::Sid.name())?.source("makedumpfile", &source)?;
             say("building makedumpfile for arm64 dumps");
             // The makefile undefines __x86_64__, by which the C library's headers go too: here
             // makedumpfile alone does not see it.
@@ -338,17 +338,6 @@ pub fn makedumpfile_native() -> Result<PathBuf> {
         })?;
     }
     Ok(program)
-}
-
-/// Unpacks the newest source package that there is into a new folder: a mirror may have none of
-/// sid's newest, for a while.
-fn newest_source(name: &str, folder: &Path) -> Result<()> {
-    let [newest, older @ ..] = [Suite::Sid, Suite::Trixie, Suite::Bookworm];
-    let source = |suite: Suite| Apt::new(suite.name())?.source(name, folder);
-    source(newest).or_else(|why| {
-        let found = older.into_iter().any(|suite| source(suite).is_ok());
-        if found { Ok(()) } else { Err(why) }
-    })
 }
 
 /// Returns the root of a folder with sid's arm64 build of a package and its libraries.

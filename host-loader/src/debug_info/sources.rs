@@ -265,4 +265,21 @@ mod tests {
             .to_string();
         assert!(why.contains("has no debug information"), "{why}");
     }
+
+    #[test]
+    fn a_modules_files() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["kernel/fs/a-b.ko", "updates/a_b.ko.debug", "a_b.o", "b.ko"] {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"\x7fELF").unwrap();
+        }
+        std::os::unix::fs::symlink(root.path(), root.path().join("build")).unwrap();
+        let mut found = files(root.path(), "a_b");
+        found.sort();
+        let expected = ["kernel/fs/a-b.ko", "updates/a_b.ko.debug"];
+        assert_eq!(found, expected.map(|name| root.path().join(name)));
+        // None of them is an object file.
+        assert!(Module::find(&[root.path().to_owned()], "a_b").is_none());
+    }
 }

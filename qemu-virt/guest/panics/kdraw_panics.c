@@ -110,9 +110,11 @@ STEP void panics_soft_lockup(void)
 		cpu_relax();
 }
 
+/* On an idle machine nobody else begins a grace period, which then cannot end. */
 STEP void panics_rcu_stall(void)
 {
 	rcu_read_lock();
+	start_poll_synchronize_rcu();
 	for (;;)
 		cpu_relax();
 }

@@ -1,5 +1,5 @@
 //! What is done with a dump afterwards, on this machine: extraction and filtering, against
-//! makedumpfile over the same memory, and how fast pages are classified.
+//! makedumpfile over the same memory, how fast pages are classified, and what the report takes.
 //!
 //! The dump is one of level 0, so that everybody starts from the whole memory. makedumpfile is
 //! built for this machine, so that none of them is emulated.
@@ -77,12 +77,32 @@ const JOBS: [Job; 6] = [
     },
 ];
 
+/// The report on what the last of [`JOBS`] made, on one core and with 256 MiB that it may write to
+/// at the most (prlimit(1): `RLIMIT_DATA`).
+const REPORT: Job = Job {
+    name: "kdraw report of a level 31 dump",
+    words: &[
+        "taskset",
+        "-c",
+        "0",
+        "prlimit",
+        "--data=268435456",
+        "kdraw",
+        "report",
+        "--html",
+        "OUT/report.html",
+        "VMCORE",
+    ],
+    file: "report.html",
+};
+
 /// The name of the row that tells how fast pages are classified.
 const CLASSIFIER: &str = "kdraw's classifier";
 
 /// The names of the rows.
 pub fn names() -> Vec<String> {
-    let jobs = [&TO_ELF].into_iter().chain(&JOBS).map(|job| job.name);
+    let jobs = [&TO_ELF].into_iter().chain(&JOBS).chain([&REPORT]);
+    let jobs = jobs.map(|job| job.name);
     jobs.chain([CLASSIFIER]).map(report::host_name).collect()
 }
 
@@ -115,6 +135,10 @@ pub fn measure(
         bench.take(job, &folder.join("job"), runs, prepared.kernel(), done)?;
     }
     done(classifier(&bench.vmcore, prepared.kernel())?)?;
+    let last = find_file(&folder.join("job"), TO_ELF.file)?;
+    bench.vmcore = folder.join("level31");
+    std::fs::rename(last, &bench.vmcore)?;
+    bench.take(&REPORT, &folder.join("job"), runs, prepared.kernel(), done)?;
     run::remove_dir(&folder)
 }
 
@@ -145,8 +169,10 @@ impl Bench<'_> {
                 "DISK" => self.disk.clone().into_os_string(),
                 "VMCORE" => self.vmcore.clone().into_os_string(),
                 "OUT" => folder.into(),
-                "OUT/vmcore" => folder.join("vmcore").into_os_string(),
-                word => word.into(),
+                word => match word.strip_prefix("OUT/") {
+                    Some(file) => folder.join(file).into_os_string(),
+                    None => word.into(),
+                },
             });
             let started = Instant::now();
             let result = run::quiet(&mut run::command(words));

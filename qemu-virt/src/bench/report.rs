@@ -547,7 +547,8 @@ impl Report {
             "\n## On this machine, of a level 0 dump of 1 GiB\n\nmakedumpfile is built for this \
              machine and reads the ELF vmcore that `kdraw extract` wrote; the classifier goes over \
              that vmcore in memory (`tests/examples/classify.rs`), its instructions are counted by \
-             callgrind.\n\n\
+             callgrind. The report is made on one core, with 256 MiB that it may \
+             write to, of what `makedumpfile -l -d 31` wrote.\n\n\
              | | n | seconds | MB | million pages/s | instructions/page |\n|---|---|---|---|---|---|\n\
              {text}"
         )

@@ -15,9 +15,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::evidence::convert;
 use super::result::Outcome;
-use super::{KernelChoice, Place, Scenario};
+use super::{KernelChoice, Place, Scenario, tools};
 use crate::dist::Dist;
-use crate::material::{self, Suite};
+use crate::material::Suite;
 use crate::qemu::{Monitor, Qemu};
 use crate::run;
 
@@ -88,7 +88,7 @@ pub fn check(scenario: &Scenario, dist: &Dist, place: &Place, outcome: &mut Outc
 }
 
 fn makedumpfile(options: &[&str], from: &Path, to: &Path) -> Result<()> {
-    let mut command = Command::new(material::makedumpfile_native()?);
+    let mut command = tools::makedumpfile()?;
     command.args(options).arg(from).stdin(Stdio::null());
     if options.contains(&"-F") {
         command.stdout(File::create(to)?);

@@ -4,7 +4,6 @@
 //! the guest, [`evidence`] examines what it left, [`result`] records the checks.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -476,11 +475,8 @@ fn capture_again(
     }
     let size = unfinished::header(disk)?.stream_len;
     let makedumpfile = || match readers {
-        Readers::All => material::makedumpfile_arm64().map(|root| {
-            let program = root.join("usr/bin/makedumpfile");
-            tools::emulated(&root, &program)
-        }),
-        _ => material::makedumpfile_native().map(Command::new),
+        Readers::All => tools::makedumpfile_arm64(),
+        _ => tools::makedumpfile(),
     };
     filter::check(scenario, place, &dumps, &makedumpfile, size, outcome)?;
     tools::check_same(scenario, place, &dumps.complete, &vmcore, outcome)?;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -492,7 +493,7 @@ fn crash(
 /// Makes the file of a flattened stream with makedumpfile.
 fn restore(stream: &Path, file: &Path) -> Result<()> {
     let stream = std::fs::File::open(stream)?;
-    let mut command = Command::new(material::makedumpfile_native()?);
+    let mut command = makedumpfile()?;
     let output = command.arg("-R").arg(file).stdin(stream).output()?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -507,8 +508,26 @@ fn crash_arm64() -> Result<Command> {
     Ok(emulated(&root, &root.join("usr/bin/crash")))
 }
 
+/// makedumpfile: built for this machine, or, if its source cannot be had, Debian's arm64 program.
+pub fn makedumpfile() -> Result<Command> {
+    static NATIVE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let native = NATIVE.get_or_init(|| {
+        let built = material::makedumpfile_native();
+        built.inspect_err(|why| say(format!("{why:#}"))).ok()
+    });
+    native
+        .as_ref()
+        .map_or_else(makedumpfile_arm64, |program| Ok(Command::new(program)))
+}
+
+/// Debian's arm64 makedumpfile, with qemu-user.
+pub fn makedumpfile_arm64() -> Result<Command> {
+    let root = material::makedumpfile_arm64()?;
+    Ok(emulated(&root, &root.join("usr/bin/makedumpfile")))
+}
+
 /// Returns the command that starts an arm64 program, whose libraries are in `root`, with qemu-user.
-pub fn emulated(root: &Path, program: &Path) -> Command {
+fn emulated(root: &Path, program: &Path) -> Command {
     let mut command = Command::new("qemu-aarch64-static");
     command.arg("-L").arg(root).arg(program);
     command
