@@ -1,6 +1,7 @@
 //! The order of worth: what a dump that was cut still gives, and what goes into a slot that is too
 //! small.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -93,6 +94,8 @@ fn check_report(again: &Again<'_>, cut: &Disk) -> Result<String> {
         );
     }
     let lacking = rest["lacking"].as_array().context("no list")?;
+    let lacking: BTreeSet<_> = lacking.iter().map(|lack| lack["part"].as_str()).collect();
+    let lacking: Vec<_> = lacking.into_iter().flatten().collect();
     ensure!(
         !lacking.is_empty(),
         "the report says of nothing that it is missing"
