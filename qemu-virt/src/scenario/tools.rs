@@ -120,7 +120,7 @@ pub fn check(
     let symbols = Symbols {
         vmlinux,
         module: panics::installed(place),
-        modules_in_crash: suite != Suite::Sid,
+        known_to_crash: suite != Suite::Sid,
     };
     let opener = Opener {
         panic: scenario.panic,
@@ -216,9 +216,9 @@ struct Symbols {
     vmlinux: PathBuf,
     /// Those of our module, if the kernel has it.
     module: Option<PathBuf>,
-    /// Whether crash can read modules: crash 9.0.2 stops at kernels of 7.x, whose `struct module`
-    /// has no `num_gpl_syms`.
-    modules_in_crash: bool,
+    /// Whether crash knows such kernels: crash 9.0.2 stops at modules of 7.x, whose `struct module`
+    /// has no `num_gpl_syms`, and at exceptions in the kernel, behind which it shows the program.
+    known_to_crash: bool,
 }
 
 /// What it takes to open a vmcore of a scenario.
@@ -248,7 +248,9 @@ impl Opener<'_> {
     fn crash(&self, program: Command, vmcore: &Path, name: &str) -> Result<String> {
         let text = crash(program, vmcore, self.symbols, self.info, CRASH_COMMANDS)?;
         std::fs::write(self.place.file(&format!("{name}.txt")), &text)?;
-        if self.symbols.module.is_none() || self.symbols.modules_in_crash {
+        let in_kernel = matches!(self.panic, Panic::Null | Panic::IrqOff);
+        let is_easy = self.symbols.module.is_none() && !in_kernel;
+        if is_easy || self.symbols.known_to_crash {
             let stack = text.split_once("PID: ");
             let stack = stack.and_then(|(_, rest)| rest.split_once(" PPID "));
             expect_frames(stack.map_or("", |(stack, _)| stack), self.panic)?;
@@ -389,7 +391,7 @@ impl Foreign {
             symbols: Symbols {
                 vmlinux: material::debug_kernel(suite)?,
                 module: None,
-                modules_in_crash: false,
+                known_to_crash: false,
             },
             info: vmcoreinfo(elf)?,
         })
@@ -470,7 +472,7 @@ fn crash(
 ) -> Result<String> {
     let script = std::env::temp_dir().join(format!("kdraw-crash-{}", std::process::id()));
     let first = match &symbols.module {
-        Some(file) if symbols.modules_in_crash => {
+        Some(file) if symbols.known_to_crash => {
             format!("mod -s {} {}\n", kernel_module::NAME, file.display())
         }
         _ => {
