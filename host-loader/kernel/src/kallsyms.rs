@@ -85,20 +85,8 @@ impl Addresses {
     }
 }
 
-/// Tokens, each a part of names.
-struct Tokens {
-    table: Vec<u8>,
-    starts: Vec<u16>,
-}
-
-impl Tokens {
-    fn get(&self, number: u8) -> &[u8] {
-        let start = self.starts.get(usize::from(number)).copied();
-        let rest = start.and_then(|start| self.table.get(usize::from(start)..));
-        let mut parts = rest.unwrap_or_default().split(|byte| *byte == 0);
-        parts.next().unwrap_or_default()
-    }
-}
+/// Tokens by their numbers, each a part of names; what is absent is empty.
+type Tokens = Vec<Vec<u8>>;
 
 /// Reads the kernel's symbols; those whose part of a table is absent are left out.
 ///
@@ -167,13 +155,18 @@ fn tokens<M: PhysMem>(
     // The last token ends somewhere behind where the last begins.
     let last = starts.iter().copied().max().unwrap_or(0);
     let table = Piecewise::new(virt, table).up_to(usize::from(last).saturating_add(MAX_NAME));
-    Ok(Tokens { table, starts })
+    let token = |start: &u16| {
+        let rest = table.get(usize::from(*start)..).unwrap_or_default();
+        let bytes = rest.iter().take(MAX_NAME).copied();
+        bytes.take_while(|byte| *byte != 0).collect()
+    };
+    Ok(starts.iter().map(token).collect())
 }
 
-/// Reads the next symbol's type and name; `None` where the table ends or is absent.
+/// Reads the next symbol's type and name; `None` where the table ends, is absent or makes no sense.
 fn next_name<M: PhysMem>(
     names: &mut Piecewise<'_, M>,
-    tokens: &Tokens,
+    tokens: &[Vec<u8>],
     name: &mut Vec<u8>,
 ) -> Option<()> {
     name.clear();
@@ -181,8 +174,12 @@ fn next_name<M: PhysMem>(
     if len & 0x80 != 0 {
         len = len & 0x7f | usize::from(names.byte()?) << 7;
     }
+    // Each token is a letter at least.
+    if len > MAX_NAME {
+        return None;
+    }
     for _ in 0..len {
-        let token = tokens.get(names.byte()?);
+        let token = tokens.get(usize::from(names.byte()?))?;
         if name.len().saturating_add(token.len()) <= MAX_NAME {
             name.extend_from_slice(token);
         }
@@ -326,5 +323,8 @@ mod tests {
             read(&ram, &info).unwrap() < 10_000,
             "it ends with the memory"
         );
+        // The second name, behind a length and six tokens.
+        ram.put(0x1007, &[0xff; 2]);
+        assert_eq!(read(&ram, &info), Ok(1), "no name is so long");
     }
 }
