@@ -212,8 +212,8 @@ impl<'k> Kernel<'k> {
         // Where the kernel jumped to nowhere, x30 says from where.
         let own = self.place(registers.pc).map(|own| own.symbol.address);
         let is_other = Some(caller.place?.symbol.address) != own;
-        let has_begun = || own.is_none_or(|start| !self.is_prologue(start, registers.pc));
-        (is_other && pc != record_lr || !has_begun()).then_some(caller)
+        let is_first = || own.is_some_and(|start| self.is_prologue(start, registers.pc));
+        (is_other && pc != record_lr || is_first()).then_some(caller)
     }
 
     /// Whether a function's instructions from its start up to `pc` are its first ones, and neither
