@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::dist::Dist;
 use crate::run;
 
-/// What drgn is asked: the modules, the frames of every task with their source lines, zones, slab caches, mounts, network
-/// devices, interrupts, and how much memory was promised, of which crash leaves out what the CPUs
-/// had not added yet.
+/// What drgn is asked: the modules, the frames of every task with their source lines, zones, slab
+/// caches, mounts, network devices, interrupts, and how much memory was promised, of which crash
+/// leaves out what the CPUs had not added yet.
 pub const DRGN: &str = r#"
 import os, sys, drgn
 from drgn.helpers.linux import fs, irq, net, percpu, slab
